@@ -1,0 +1,30 @@
+//! Finds credentials in bytes that are about to leave: token shapes, known secrets in any encoding,
+//! structural attacks.
+//!
+//! The input is hostile. Hence three invariants, each held by a test:
+//!
+//! - **No input panics**, and the work is linear in the input ([`Scanner`] states the bound).
+//! - **Chunk cuts change nothing.** The engine only ever sees *windows* that lie at fixed offsets of the
+//!   whole input, so a [`Stream`] fed a byte at a time runs the very same windows as [`Scanner::scan`].
+//! - **Nothing leaves before its verdict.** No finding reported later begins before [`Stream::released`].
+//!
+//! There is no I/O, no async and no clock in here.
+
+mod crlf;
+mod entropy;
+mod finding;
+mod known;
+mod redact;
+mod scanner;
+mod stream;
+mod tokens;
+mod view;
+mod window;
+
+pub use crlf::header_injection;
+pub use finding::{Finding, Location, Matched, RuleId, Severity, Via};
+pub use known::{KnownSecret, KnownSecretError};
+pub use redact::redact;
+pub use scanner::{BuildError, Scanner, ScannerBuilder};
+pub use stream::Stream;
+pub use tokens::{TOKEN_RULES, TokenRule};

@@ -1,0 +1,98 @@
+//! A scan of an input that arrives in pieces.
+
+use std::fmt;
+use std::sync::Arc;
+
+use zeroize::Zeroize;
+
+use crate::finding::{Finding, Location};
+use crate::window::{BLOCK, Engines, History, LOOK_BACK, Window};
+
+/// Scans an input chunk by chunk; made by [`Scanner::stream`](crate::Scanner::stream).
+///
+/// A window is scanned when all of it has arrived, so findings are deferred, never revised, and their
+/// spans equal those of a one-shot scan. State is at most `look_behind` + 512 bytes of input and the
+/// chunk being pushed.
+pub struct Stream {
+    engines: Arc<Engines>,
+    location: Location,
+    history: History,
+    /// Input from [`Stream::buffer_start`] on: the look-back of the next window, and what is not released.
+    buffer: Vec<u8>,
+    buffer_start: u64,
+    released: u64,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The buffer is the agent's data and may hold a secret.
+        f.debug_struct("Stream").field("location", &self.location).field("released", &self.released).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    pub(crate) fn new(engines: Arc<Engines>, location: Location) -> Self {
+        Self { engines, location, history: History::default(), buffer: Vec::new(), buffer_start: 0, released: 0 }
+    }
+
+    /// Adds a chunk, and returns the findings that it completed.
+    pub fn push(&mut self, mut chunk: &[u8]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        // In pieces, so that one huge chunk does not make one huge copy.
+        while !chunk.is_empty() {
+            let full = LOOK_BACK + BLOCK + self.engines.look_ahead;
+            let room = full.saturating_sub(self.buffer.len()).max(1);
+            let (now, later) = chunk.split_at(room.min(chunk.len()));
+            self.buffer.extend_from_slice(now);
+            chunk = later;
+            self.scan_windows(false, &mut findings);
+        }
+        findings
+    }
+
+    /// Says that the input is over, and returns the findings in what was still held back.
+    ///
+    /// The stream is then at its end: what is pushed afterwards starts a new input at offset 0.
+    pub fn finish(&mut self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        self.scan_windows(true, &mut findings);
+        let end = self.end();
+        self.buffer.zeroize();
+        self.buffer_start = 0;
+        self.history = History::default();
+        self.released = end;
+        findings
+    }
+
+    /// The offset before which no finding reported later can begin: bytes before it may leave, unless a
+    /// finding already reported covers them.
+    pub fn released(&self) -> u64 {
+        self.released
+    }
+
+    fn end(&self) -> u64 {
+        self.buffer_start + self.buffer.len() as u64
+    }
+
+    fn scan_windows(&mut self, last: bool, findings: &mut Vec<Finding>) {
+        loop {
+            let pending = (self.end() - self.released) as usize;
+            if pending == 0 || (!last && pending < BLOCK + self.engines.look_ahead) {
+                return;
+            }
+            let own_start = (self.released - self.buffer_start) as usize;
+            let own_end = (own_start + BLOCK).min(self.buffer.len());
+            let end = (own_start + BLOCK + self.engines.look_ahead).min(self.buffer.len());
+            let window = Window {
+                bytes: self.buffer.get(..end).unwrap_or_default(),
+                base: self.buffer_start,
+                own: own_start..own_end,
+            };
+            self.engines.scan_window(&self.location, window, &mut self.history, findings);
+            self.released = self.buffer_start + own_end as u64;
+            let keep_from = own_end.saturating_sub(LOOK_BACK);
+            self.buffer.drain(..keep_from);
+            self.buffer_start += keep_from as u64;
+        }
+    }
+}
