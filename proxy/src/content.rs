@@ -1,0 +1,213 @@
+//! `Content-Encoding`, undone for the scan. What is forwarded stays as it was sent.
+
+use std::io::{self, Read};
+
+use crate::limits;
+use crate::message::Headers;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Deflate,
+    Brotli,
+    Zstd,
+}
+
+/// The codings of a body, in the order in which they were applied. Empty for a plain body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Codings(Vec<Coding>);
+
+impl Codings {
+    /// An unknown coding is an error: what cannot be read is not let through.
+    pub fn parse(headers: &Headers) -> Result<Self, &'static str> {
+        let mut codings = Vec::new();
+        for value in headers.all("content-encoding") {
+            for token in value.split(|byte| *byte == b',') {
+                match token.trim_ascii().to_ascii_lowercase().as_slice() {
+                    b"identity" | b"" => {}
+                    b"gzip" | b"x-gzip" => codings.push(Coding::Gzip),
+                    b"deflate" => codings.push(Coding::Deflate),
+                    b"br" => codings.push(Coding::Brotli),
+                    b"zstd" => codings.push(Coding::Zstd),
+                    _ => return Err("it is not one of gzip, deflate, br, zstd"),
+                }
+            }
+        }
+        if codings.len() > limits::DECODE_LAYERS {
+            return Err("it has too many layers");
+        }
+        Ok(Self(codings))
+    }
+
+    pub fn is_plain(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Shows each layer's bytes, outermost first; bounded in size and ratio. Two layers are in memory at a time.
+    pub fn decode(&self, body: &[u8], mut see: impl FnMut(&[u8])) -> Result<(), &'static str> {
+        let mut last: Option<Vec<u8>> = None;
+        let bound = (body.len() as u64).saturating_mul(limits::DECODE_RATIO).saturating_add(64 * 1024);
+        let bound = bound.min(limits::DECODE_BYTES);
+        for coding in self.0.iter().rev() {
+            let output = undo(*coding, last.as_deref().unwrap_or(body), bound)?;
+            see(&output);
+            last = Some(output);
+        }
+        Ok(())
+    }
+}
+
+fn undo(coding: Coding, input: &[u8], bound: u64) -> Result<Vec<u8>, &'static str> {
+    if input.is_empty() {
+        return Ok(Vec::new());
+    }
+    match coding {
+        Coding::Gzip => read(flate2::bufread::MultiGzDecoder::new(input), bound),
+        Coding::Deflate => deflate(input, bound),
+        Coding::Brotli => brotli(input, bound),
+        Coding::Zstd => match zstd::stream::read::Decoder::with_buffer(input) {
+            Ok(decoder) => read(decoder, bound),
+            Err(_) => Err(Unreadable::Corrupt),
+        },
+    }
+    .map_err(Unreadable::words)
+}
+
+/// "deflate" is zlib by RFC 9110 §8.4.1.2 and raw deflate by the habit of some clients. Either is read to the last
+/// byte: what follows an end is something that an origin may read and we did not.
+fn deflate(input: &[u8], bound: u64) -> Result<Vec<u8>, Unreadable> {
+    let mut zlib = flate2::bufread::ZlibDecoder::new(input);
+    let (output, used) = match read(&mut zlib, bound) {
+        Err(Unreadable::Corrupt) => {
+            let mut raw = flate2::bufread::DeflateDecoder::new(input);
+            (read(&mut raw, bound)?, raw.total_in())
+        }
+        other => (other?, zlib.total_in()),
+    };
+    if used != input.len() as u64 {
+        return Err(Unreadable::Corrupt);
+    }
+    Ok(output)
+}
+
+/// The decoder does not say how much it used. A stream that is whole without its last byte has bytes after its end,
+/// and those were not read.
+fn brotli(input: &[u8], bound: u64) -> Result<Vec<u8>, Unreadable> {
+    let whole = |input: &[u8]| read(brotli::Decompressor::new(input, 4096), bound);
+    let output = whole(input)?;
+    match input.split_last() {
+        Some((_, short)) if !short.is_empty() && whole(short).is_ok() => Err(Unreadable::Corrupt),
+        _ => Ok(output),
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Unreadable {
+    Bound,
+    Corrupt,
+}
+
+impl Unreadable {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Bound => "it decodes to more than is inspected",
+            Self::Corrupt => "it does not decode",
+        }
+    }
+}
+
+fn read(decoder: impl Read, bound: u64) -> Result<Vec<u8>, Unreadable> {
+    let mut output = Vec::new();
+    match decoder.take(bound + 1).read_to_end(&mut output) {
+        Ok(_) if output.len() as u64 > bound => Err(Unreadable::Bound),
+        Ok(_) => Ok(output),
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(Unreadable::Bound),
+        Err(_) => Err(Unreadable::Corrupt),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn codings(value: &'static str) -> Result<Codings, &'static str> {
+        let mut headers = Headers::default();
+        headers.push("content-encoding".as_bytes(), value.as_bytes());
+        Codings::parse(&headers)
+    }
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn known_codings_and_their_nestings() {
+        let plain = b"the plain text".to_vec();
+        let zlib = {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(&plain).unwrap();
+            encoder.finish().unwrap()
+        };
+        let raw = {
+            let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(&plain).unwrap();
+            encoder.finish().unwrap()
+        };
+        let brotli = {
+            let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 20);
+            encoder.write_all(&plain).unwrap();
+            encoder.into_inner()
+        };
+        let zstd = zstd::encode_all(plain.as_slice(), 3).unwrap();
+        let twice = gzip(&zstd);
+        for (value, body) in [
+            ("gzip", gzip(&plain)),
+            ("deflate", zlib),
+            ("deflate", raw),
+            ("br", brotli),
+            ("zstd", zstd),
+            ("zstd, gzip", twice),
+        ] {
+            let mut last = Vec::new();
+            codings(value).unwrap().decode(&body, |layer| last = layer.to_vec()).unwrap();
+            assert_eq!(last, plain, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        assert!(codings("compress").is_err());
+        assert!(codings("gzip, aes").is_err());
+        assert!(codings("gzip,gzip,gzip,gzip,gzip").is_err());
+        assert!(codings("gzip").unwrap().decode(b"not gzip", |_| ()).is_err());
+        let bomb = gzip(&vec![0u8; 64 << 20]);
+        assert_eq!(codings("gzip").unwrap().decode(&bomb, |_| ()), Err("it decodes to more than is inspected"));
+    }
+
+    #[test]
+    fn bytes_after_the_end_are_not_skipped() {
+        for value in ["gzip", "deflate", "zstd", "br"] {
+            let mut body = match value {
+                "gzip" => gzip(b"x"),
+                "br" => {
+                    let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 20);
+                    encoder.write_all(b"x").unwrap();
+                    encoder.into_inner()
+                }
+                "zstd" => zstd::encode_all(&b"x"[..], 3).unwrap(),
+                _ => {
+                    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+                    encoder.write_all(b"x").unwrap();
+                    encoder.finish().unwrap()
+                }
+            };
+            body.extend_from_slice(b"trailing bytes that no decoder read");
+            // The raw body is scanned too, so what follows is never unseen; still it must not decode as clean.
+            assert!(codings(value).unwrap().decode(&body, |_| ()).is_err(), "{value}");
+        }
+    }
+}

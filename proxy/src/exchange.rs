@@ -1,0 +1,670 @@
+//! One request, from its head to the last byte of its response: judge, hold or stream, forward, relay.
+//!
+//! The same for both protocols on both sides. Nothing of a request is sent before the verdict on it; of a body that
+//! is too long to hold, nothing is sent that a later finding could begin in.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use detectors::{Finding, Location, redact};
+use http::Method;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::config::{OnMatch, OnOversize};
+use crate::content::Codings;
+use crate::credential;
+use crate::inspect;
+use crate::limits;
+use crate::message::{BodyError, Frame, Headers, RequestHead, ResponseHead, Size};
+use crate::policy::{Decision, Question, Route};
+use crate::record::Entry;
+use crate::settings::Ruling;
+use crate::sidecar::Sidecar;
+use crate::upstream::lane::{Lane, Pool, Response, SendFailure, Sink};
+use crate::verdict::{Cause, Refusal};
+
+/// The agent's request body.
+pub trait RequestBody: Send {
+    fn size(&self) -> Size;
+    fn frame(&mut self) -> impl Future<Output = Result<Option<Frame>, BodyError>> + Send;
+}
+
+/// Where the agent waits for its answer. An error means that it is gone.
+pub trait Reply: Send {
+    /// `100 Continue`.
+    fn proceed(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// `reusable`: nothing of the request is still to come.
+    fn refuse(
+        &mut self,
+        refusal: &Refusal,
+        body: Vec<u8>,
+        reusable: bool,
+    ) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// `size` is `None` where the response has no body at all.
+    fn head(&mut self, head: ResponseHead, size: Option<Size>) -> impl Future<Output = Result<(), Gone>> + Send;
+    fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), Gone>> + Send;
+    fn end(&mut self, trailers: Option<Headers>) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// Returns once the agent is known to wait no longer; where that cannot be known, never.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// The agent took no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the agent is gone")]
+pub struct Gone;
+
+/// What the connection of the agent is good for afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// The request was read to its end and answered to its end.
+    Reusable,
+    /// Answered to its end; of the request something may still come.
+    Unread,
+    /// An answer was begun that cannot be ended: cut it off.
+    Broken,
+}
+
+/// Runs one request.
+pub async fn run<B: RequestBody, R: Reply>(
+    sidecar: &Arc<Sidecar>,
+    pool: &Pool,
+    host: &[u8],
+    head: RequestHead,
+    body: &mut B,
+    reply: &mut R,
+) -> After {
+    let ruling = sidecar.ruling();
+    let mut exchange = Exchange {
+        entry: Entry::new(sidecar, &ruling, pool.scheme, &pool.authority),
+        sidecar,
+        ruling: &ruling,
+        pool,
+        read: body.size() == Size::Empty,
+        room: None,
+    };
+    exchange.entry.request(&ruling, host, &head);
+    match exchange.judged(host, head, body, reply).await {
+        Ok(after) => after,
+        Err(refusal) => exchange.refuse(&refusal, reply).await,
+    }
+}
+
+struct Exchange<'a> {
+    sidecar: &'a Arc<Sidecar>,
+    ruling: &'a Arc<Ruling>,
+    pool: &'a Pool,
+    entry: Entry,
+    /// The request body was read to its end.
+    read: bool,
+    /// What the held body takes of the memory that all bodies share.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Exchange<'_> {
+    async fn refuse<R: Reply>(&mut self, refusal: &Refusal, reply: &mut R) -> After {
+        self.sidecar.record_refusal(&self.entry, refusal).await;
+        let body = refusal.body(&self.entry.event, &self.entry.host, self.sidecar.fixed.explain.as_deref());
+        match reply.refuse(refusal, body, self.read).await {
+            Err(Gone) => After::Broken,
+            Ok(()) if self.read => After::Reusable,
+            Ok(()) => After::Unread,
+        }
+    }
+
+    async fn judged<B: RequestBody, R: Reply>(
+        &mut self,
+        host: &[u8],
+        mut head: RequestHead,
+        body: &mut B,
+        reply: &mut R,
+    ) -> Result<After, Refusal> {
+        self.sidecar.check_ready()?;
+        let ruling = self.ruling;
+        let route = self.admit(ruling, &head)?;
+        let scanner = ruling.scanners.of(route.detectors);
+
+        let findings = inspect::head(scanner, ruling.scanners.all(), host, &head);
+        if findings.iter().any(|finding| finding.structural) {
+            return Err(Refusal { cause: Cause::Structural, findings });
+        }
+        let mut redacted = Vec::new();
+        if findings.iter().any(inspect::blocks) {
+            head = self.redacted_head(route, host, &head, &findings)?;
+            redacted.clone_from(&findings);
+        }
+        self.entry.warn(&findings);
+
+        let codings = Codings::parse(&head.headers).map_err(Cause::ContentEncoding)?;
+        if let (Size::Exact(length), Some(limit)) = (body.size(), route.max_request_bytes)
+            && length > limit
+            && route.on_oversize == OnOversize::Block
+        {
+            return Err(Cause::Oversize { limit }.into());
+        }
+        let unread = body.size() != Size::Empty;
+        if head.expects_continue && unread {
+            reply.proceed().await.map_err(|Gone| Cause::BodyFailed("the agent is gone".into()))?;
+        }
+        head.headers.strip_hop_by_hop();
+        credential::replace(&mut head.headers, ruling.credentials.get(&route.index));
+
+        match self.hold(route, body).await? {
+            Held::Whole { body, trailers } => {
+                self.read = true;
+                let body = self.judge_whole(route, &codings, body, &mut redacted).await?;
+                let trailers = match trailers {
+                    Some(trailers) => judged_trailers(ruling, route, trailers)?,
+                    None => None,
+                };
+                self.entry.request_bytes = Some(body.len() as u64);
+                self.record_let_through(&redacted).await?;
+                self.forward_whole(route, &head, body, trailers.as_ref(), reply).await
+            }
+            Held::TooLong { begun } => {
+                if !codings.is_plain() {
+                    return Err(Cause::ContentEncoding("it is longer than what is held").into());
+                }
+                self.record_let_through(&redacted).await?;
+                self.stream(route, &head, begun, body, reply).await
+            }
+        }
+    }
+
+    /// Method, upgrade and policy.
+    fn admit<'r>(&self, ruling: &'r Ruling, head: &RequestHead) -> Result<&'r Route, Refusal> {
+        match head.method {
+            Method::CONNECT => return Err(Cause::Method("CONNECT").into()),
+            // It would echo the injected credential to the agent.
+            Method::TRACE => return Err(Cause::Method("TRACE").into()),
+            _ if head.method.as_str().eq_ignore_ascii_case("TRACK") => return Err(Cause::Method("TRACK").into()),
+            _ => {}
+        }
+        if head.headers.first("upgrade").is_some() {
+            return Err(Cause::Upgrade.into());
+        }
+        // What `Connection` names does not go on, so it cannot be what a rule asks for either.
+        let mut forwarded = None;
+        if head.headers.first("connection").is_some() {
+            forwarded.insert(head.headers.clone()).strip_hop_by_hop();
+        }
+        let question = Question {
+            scheme: self.pool.scheme,
+            authority: &self.pool.authority,
+            method: head.method.as_str(),
+            target: &head.target,
+            headers: forwarded.as_ref().unwrap_or(&head.headers),
+        };
+        match ruling.policy.decide(&question) {
+            Decision::Allow(route) => Ok(route),
+            Decision::Deny(denial) => Err(Cause::from(&denial).into()),
+        }
+    }
+
+    fn redacted_head(
+        &self,
+        route: &Route,
+        host: &[u8],
+        head: &RequestHead,
+        findings: &[Finding],
+    ) -> Result<RequestHead, Refusal> {
+        let blocked = |cause| Refusal { cause, findings: findings.to_vec() };
+        if let Some(cause) = outright(route.on_match) {
+            return Err(blocked(cause));
+        }
+        let clean = inspect::redact_head(findings, head).ok_or_else(|| blocked(Cause::Unredactable))?;
+        let scanner = self.ruling.scanners.of(route.detectors);
+        if inspect::head(scanner, self.ruling.scanners.all(), host, &clean).iter().any(inspect::blocks) {
+            return Err(blocked(Cause::Unredactable));
+        }
+        // What was cut out may have been what a rule matched on; another route has another credential.
+        if self.admit(self.ruling, &clean)?.index != route.index {
+            return Err(blocked(Cause::Unredactable));
+        }
+        Ok(clean)
+    }
+
+    async fn hold<B: RequestBody>(&mut self, route: &Route, body: &mut B) -> Result<Held, Refusal> {
+        let limit = self.sidecar.fixed.hold;
+        let oversize = match (route.max_request_bytes, route.on_oversize) {
+            (Some(limit), OnOversize::Block) => Some(limit),
+            _ => None,
+        };
+        let mut whole: Option<Bytes> = None;
+        let mut held = BytesMut::new();
+        let mut trailers = None;
+        while let Some(frame) = body.frame().await.map_err(body_failed)? {
+            match frame {
+                Frame::Trailers(fields) => trailers = Some(fields),
+                // A body that came in one piece is not copied.
+                Frame::Data(data) if whole.is_none() && held.is_empty() => whole = Some(data),
+                Frame::Data(data) => {
+                    if let Some(first) = whole.take() {
+                        held.extend_from_slice(&first);
+                    }
+                    held.extend_from_slice(&data);
+                }
+            }
+            let length = held.len() + whole.as_ref().map_or(0, Bytes::len);
+            self.sidecar.make_room(&mut self.room, length).await?;
+            if let Some(limit) = oversize.filter(|limit| length as u64 > *limit) {
+                return Err(Cause::Oversize { limit }.into());
+            }
+            if length > limit {
+                return Ok(Held::TooLong { begun: whole.unwrap_or_else(|| held.freeze()) });
+            }
+        }
+        Ok(Held::Whole { body: whole.unwrap_or_else(|| held.freeze()), trailers })
+    }
+
+    async fn judge_whole(
+        &mut self,
+        route: &Route,
+        codings: &Codings,
+        body: Bytes,
+        redacted: &mut Vec<Finding>,
+    ) -> Result<Bytes, Refusal> {
+        if body.is_empty() {
+            return Ok(body);
+        }
+        let scanner = self.ruling.scanners.of(route.detectors);
+        let judged = match route.max_request_bytes {
+            // Only `noscan` lets a body come here that is longer than its limit.
+            Some(limit) if codings.is_plain() => {
+                body.slice(..body.len().min(usize::try_from(limit).unwrap_or(usize::MAX)))
+            }
+            _ => body.clone(),
+        };
+        let found = if codings.is_plain() {
+            aside(judged.len(), || inspect::body(scanner, codings, &judged))
+        } else {
+            let _turn = self.sidecar.decoding.acquire().await.map_err(|_| Cause::Internal)?;
+            aside(usize::MAX, || inspect::body(scanner, codings, &judged))
+        };
+        let found = found.map_err(Cause::ContentEncoding)?;
+        let blocked = |cause| Refusal { cause, findings: found.raw.iter().chain(&found.decoded).cloned().collect() };
+        if found.decoded.iter().any(inspect::blocks) {
+            return Err(blocked(outright(route.on_match).unwrap_or(Cause::Unredactable)));
+        }
+        self.entry.warn(&found.raw);
+        self.entry.warn(&found.decoded);
+        if !found.raw.iter().any(inspect::blocks) {
+            return Ok(body);
+        }
+        if let Some(cause) = outright(route.on_match) {
+            return Err(blocked(cause));
+        }
+        if !codings.is_plain() {
+            return Err(blocked(Cause::Unredactable));
+        }
+        let blocking: Vec<Finding> = found.raw.iter().filter(|finding| inspect::blocks(finding)).cloned().collect();
+        let clean = Bytes::from(redact(&body, &blocking));
+        if aside(clean.len(), || scanner.scan(&Location::Body, &clean)).iter().any(inspect::blocks) {
+            return Err(blocked(Cause::Unredactable));
+        }
+        redacted.extend(blocking);
+        Ok(clean)
+    }
+
+    /// Recorded before a byte is sent: what cannot be recorded does not happen.
+    async fn record_let_through(&self, redacted: &[Finding]) -> Result<(), Refusal> {
+        self.sidecar.record_let_through(&self.entry, redacted).await.map_err(|_| Cause::Audit.into())
+    }
+
+    /// Sends what was judged and relays the answer.
+    async fn forward_whole<R: Reply>(
+        &mut self,
+        route: &Route,
+        head: &RequestHead,
+        body: Bytes,
+        trailers: Option<&Headers>,
+        reply: &mut R,
+    ) -> Result<After, Refusal> {
+        let mut lane = self.lane(route).await?;
+        let mut retried = false;
+        loop {
+            let may_retry = !retried
+                && match &lane {
+                    Lane::H1(connection) => connection.reused && head.method.is_idempotent(),
+                    // There a dead request is one that the origin says it never looked at.
+                    Lane::H2(_) => true,
+                };
+            let sent = match lane.send_whole(self.pool, head, &body, trailers).await {
+                Ok(pending) => tokio::select! {
+                    biased;
+                    answer = pending.response() => answer,
+                    // The origin is told, and need not go on with what nobody reads.
+                    () = reply.gone() => return Ok(After::Broken),
+                },
+                Err(failure) => Err(failure),
+            };
+            match sent {
+                Ok(response) => {
+                    // It is not sent again; an answer may flow for minutes.
+                    drop(body);
+                    self.room = None;
+                    let after = relay(response, reply).await;
+                    return Ok(self.finish(lane, after));
+                }
+                // An idle connection that the origin closed under us; the request is repeated where that is safe.
+                Err(SendFailure::Dead(_)) if may_retry => {
+                    retried = true;
+                    lane = self.fresh_lane(route, &lane).await?;
+                }
+                Err(failure) => return Err(cause(failure).into()),
+            }
+        }
+    }
+
+    async fn lane(&self, route: &Route) -> Result<Lane, Refusal> {
+        let lane = self.pool.lane().await?;
+        self.check_address(route)?;
+        Ok(lane)
+    }
+
+    async fn fresh_lane(&self, route: &Route, dead: &Lane) -> Result<Lane, Refusal> {
+        let lane = match dead {
+            Lane::H1(_) => self.pool.fresh_h1().await?,
+            Lane::H2(_) => self.pool.lane().await?,
+        };
+        self.check_address(route)?;
+        Ok(lane)
+    }
+
+    /// The tunnel was opened for a host, this request is judged by a route, and the policy may be another one by now.
+    fn check_address(&self, route: &Route) -> Result<(), Cause> {
+        match self.pool.private_address() {
+            Some(address) if !route.allow_private => Err(Cause::PrivateAddress(address.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&self, lane: Lane, relayed: Relayed) -> After {
+        match relayed {
+            Relayed::Whole { keep_alive } => {
+                if let (Lane::H1(connection), true) = (lane, keep_alive) {
+                    self.pool.park(*connection);
+                }
+                if self.read { After::Reusable } else { After::Unread }
+            }
+            Relayed::Cut => After::Broken,
+        }
+    }
+
+    /// A body that is too long to hold. What the scanner has released goes on; a hit cuts the request off.
+    async fn stream<B: RequestBody, R: Reply>(
+        &mut self,
+        route: &Route,
+        head: &RequestHead,
+        begun: Bytes,
+        body: &mut B,
+        reply: &mut R,
+    ) -> Result<After, Refusal> {
+        let mut window = Window::new(self.ruling, route);
+        // What is held already is judged before the origin is even spoken to.
+        let first = window.push(&begun)?;
+        drop(begun);
+        self.room = None;
+        let size = body.size();
+        let mut lane = self.lane(route).await?;
+        let (relayed, complete) = {
+            let (mut sink, pending) = lane.start(self.pool, head, size).await.map_err(cause)?;
+            let mut response = std::pin::pin!(pending.response());
+            let mut pump = Box::pin(pump(&mut window, &mut sink, first, body));
+            let raced = tokio::select! {
+                biased;
+                ended = &mut pump => Raced::Sent(ended),
+                answer = &mut response => Raced::Answered(answer.map_err(cause)?),
+            };
+            match raced {
+                Raced::Sent(Err(Stop::Refused(refusal))) => {
+                    drop(pump);
+                    sink.abort();
+                    return Err(refusal);
+                }
+                // Where the origin took no more, its answer says why.
+                Raced::Sent(ended) => (relay(response.await.map_err(cause)?, reply).await, ended.is_ok()),
+                // The origin answered before it had all of the request; both go on.
+                Raced::Answered(answer) => {
+                    let mut relaying = Box::pin(relay(answer, reply));
+                    let ended = tokio::select! {
+                        biased;
+                        ended = &mut pump => Some(ended),
+                        relayed = &mut relaying => {
+                            drop(pump);
+                            sink.abort();
+                            return Ok(if relayed == Relayed::Cut { After::Broken } else { After::Unread });
+                        }
+                    };
+                    match ended {
+                        Some(Err(Stop::Refused(refusal))) => {
+                            drop(pump);
+                            sink.abort();
+                            self.sidecar.record_refusal(&self.entry, &refusal).await;
+                            return Ok(After::Broken);
+                        }
+                        Some(ended) => (relaying.await, ended.is_ok()),
+                        None => (relaying.await, false),
+                    }
+                }
+            }
+        };
+        self.read = complete;
+        Ok(match relayed {
+            Relayed::Whole { keep_alive } => self.finish(lane, Relayed::Whole { keep_alive: keep_alive && complete }),
+            Relayed::Cut => After::Broken,
+        })
+    }
+}
+
+enum Held {
+    Whole { body: Bytes, trailers: Option<Headers> },
+    TooLong { begun: Bytes },
+}
+
+enum Raced<'a> {
+    Sent(Result<(), Stop>),
+    Answered(Response<'a>),
+}
+
+/// Why a streamed body went no further.
+enum Stop {
+    Refused(Refusal),
+    Origin,
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+async fn pump<B: RequestBody>(
+    window: &mut Window<'_>,
+    sink: &mut Sink<'_>,
+    first: Bytes,
+    body: &mut B,
+) -> Result<(), Stop> {
+    let mut released = first;
+    let mut trailers = None;
+    loop {
+        if !released.is_empty() {
+            sink.data(released).await.map_err(|_| Stop::Origin)?;
+        }
+        match body.frame().await.map_err(body_failed)? {
+            Some(Frame::Data(data)) => released = window.push(&data)?,
+            Some(Frame::Trailers(fields)) => {
+                trailers = window.trailers(fields)?;
+                released = Bytes::new();
+            }
+            None => break,
+        }
+    }
+    sink.data(window.finish()?).await.map_err(|_| Stop::Origin)?;
+    sink.end(trailers.as_ref()).await.map_err(|_| Stop::Origin)
+}
+
+/// The bytes of a streamed body that a finding may still begin in.
+struct Window<'a> {
+    ruling: &'a Ruling,
+    route: &'a Route,
+    /// `None` once `noscan` let the rest go unscanned.
+    stream: Option<detectors::Stream>,
+    held: BytesMut,
+    /// Offset of the first held byte in the body.
+    base: u64,
+    pushed: u64,
+}
+
+impl<'a> Window<'a> {
+    fn new(ruling: &'a Ruling, route: &'a Route) -> Self {
+        let stream = ruling.scanners.of(route.detectors).stream(Location::Body);
+        Self { ruling, route, stream: Some(stream), held: BytesMut::new(), base: 0, pushed: 0 }
+    }
+
+    /// What may leave now.
+    fn push(&mut self, data: &[u8]) -> Result<Bytes, Refusal> {
+        let before = self.pushed;
+        self.pushed += data.len() as u64;
+        let mut scanned = data;
+        let mut last = false;
+        if let Some(limit) = self.route.max_request_bytes.filter(|limit| self.pushed > *limit) {
+            if self.route.on_oversize == OnOversize::Block {
+                return Err(Cause::Oversize { limit }.into());
+            }
+            let room = usize::try_from(limit.saturating_sub(before)).unwrap_or(usize::MAX);
+            scanned = data.get(..room.min(data.len())).unwrap_or_default();
+            last = true;
+        }
+        let Some(stream) = &mut self.stream else { return Ok(Bytes::copy_from_slice(data)) };
+        let mut findings = stream.push(scanned);
+        if last {
+            findings.extend(stream.finish());
+        }
+        let released = stream.released();
+        self.judge(findings)?;
+        self.held.extend_from_slice(data);
+        if last {
+            self.stream = None;
+            return Ok(self.held.split().freeze());
+        }
+        let ready = usize::try_from(released.saturating_sub(self.base)).unwrap_or(0).min(self.held.len());
+        self.base += ready as u64;
+        Ok(self.held.split_to(ready).freeze())
+    }
+
+    fn finish(&mut self) -> Result<Bytes, Refusal> {
+        if let Some(mut stream) = self.stream.take() {
+            self.judge(stream.finish())?;
+        }
+        Ok(self.held.split().freeze())
+    }
+
+    fn judge(&self, findings: Vec<Finding>) -> Result<(), Refusal> {
+        if !findings.iter().any(inspect::blocks) {
+            return Ok(());
+        }
+        // The head is on its way: what was found here can be stopped, not rewritten.
+        Err(Refusal { cause: outright(self.route.on_match).unwrap_or(Cause::Unredactable), findings })
+    }
+
+    fn trailers(&self, trailers: Headers) -> Result<Option<Headers>, Refusal> {
+        judged_trailers(self.ruling, self.route, trailers)
+    }
+}
+
+/// What of the trailers goes on.
+fn judged_trailers(ruling: &Ruling, route: &Route, mut trailers: Headers) -> Result<Option<Headers>, Refusal> {
+    let findings = inspect::trailers(ruling.scanners.of(route.detectors), ruling.scanners.all(), &trailers);
+    if findings.iter().any(|finding| finding.structural) {
+        return Err(Refusal { cause: Cause::Structural, findings });
+    }
+    if findings.iter().any(inspect::blocks) {
+        return Err(Refusal { cause: outright(route.on_match).unwrap_or(Cause::Unredactable), findings });
+    }
+    credential::strip_trailers(&mut trailers, ruling.credentials.get(&route.index));
+    Ok(Some(trailers).filter(|trailers| !trailers.is_empty()))
+}
+
+/// Runs what may take long without holding up the other connections of this thread.
+fn aside<T>(bytes: usize, run: impl FnOnce() -> T) -> T {
+    if bytes < limits::ASIDE_BYTES { run() } else { tokio::task::block_in_place(run) }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relayed {
+    Whole { keep_alive: bool },
+    Cut,
+}
+
+/// Passes the response on as it comes, piece by piece.
+async fn relay<R: Reply>(mut response: Response<'_>, reply: &mut R) -> Relayed {
+    let mut head = response.head;
+    // Of a body that is not there (HEAD, 304) only the origin knows the length; a 204 has none (RFC 9110 §8.6).
+    let tells = response.size.is_none() && head.status != http::StatusCode::NO_CONTENT;
+    let told = tells.then(|| head.headers.first("content-length").cloned()).flatten();
+    head.headers.strip_hop_by_hop();
+    // The marker is ours alone, and there is no way out over HTTP/3 to advertise.
+    head.headers.remove("x-bottle-verdict");
+    head.headers.remove("alt-svc");
+    if let Some(length) = told {
+        head.headers.push(&b"content-length"[..], length);
+    }
+    if reply.head(head, response.size).await.is_err() {
+        return Relayed::Cut;
+    }
+    let mut trailers = None;
+    if response.size.is_some() {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = response.body.frame() => frame,
+                () = reply.gone() => return Relayed::Cut,
+            };
+            let sent = match frame {
+                Ok(None) => break,
+                Ok(Some(Frame::Data(data))) => reply.data(data).await,
+                Ok(Some(Frame::Trailers(mut fields))) => {
+                    fields.strip_trailers();
+                    trailers = Some(fields);
+                    Ok(())
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a response ended early");
+                    Err(Gone)
+                }
+            };
+            if sent.is_err() {
+                return Relayed::Cut;
+            }
+        }
+    }
+    match reply.end(trailers).await {
+        Ok(()) => Relayed::Whole { keep_alive: response.keep_alive && response.body.is_done() },
+        Err(Gone) => Relayed::Cut,
+    }
+}
+
+/// What a match means where it is not redacted.
+fn outright(on_match: OnMatch) -> Option<Cause> {
+    match on_match {
+        OnMatch::Block => Some(Cause::Credential),
+        OnMatch::Supervise => Some(Cause::Unsupervised),
+        OnMatch::Redact => None,
+    }
+}
+
+fn body_failed(error: BodyError) -> Refusal {
+    match error {
+        BodyError::Timeout => Cause::AgentTimeout.into(),
+        BodyError::Malformed(why) => Cause::Malformed(why.into()).into(),
+        other => Cause::BodyFailed(other.to_string()).into(),
+    }
+}
+
+fn cause(failure: SendFailure) -> Cause {
+    match failure {
+        SendFailure::Dead(why) => Cause::Connect(why),
+        SendFailure::Failed(cause) => cause,
+    }
+}

@@ -1,0 +1,320 @@
+//! The read side of a connection, and bodies off it.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
+
+use super::parse::{self, Framing, Malformed};
+use crate::limits;
+use crate::message::{BodyError, Frame, Size};
+
+/// Why no head came.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("the head did not come in time")]
+    Timeout,
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Bytes read and not yet used. The buffer is given back while nothing flows, so an idle tunnel holds none.
+#[derive(Debug)]
+pub struct Reader<R> {
+    io: R,
+    buf: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    pub fn new(io: R, buf: BytesMut) -> Self {
+        Self { io, buf }
+    }
+
+    /// Waits up to `idle` for a first byte, then up to [`limits::HEAD`] for the rest of a head.
+    ///
+    /// `None` when the peer closed between messages.
+    pub async fn head<T>(
+        &mut self,
+        idle: Duration,
+        parse: impl Fn(&mut BytesMut) -> Result<Option<T>, Malformed>,
+    ) -> Result<Option<T>, HeadError> {
+        if self.buf.is_empty() {
+            self.buf = BytesMut::new();
+            let mut first = [0u8; 1024];
+            let read = timeout(idle, self.io.read(&mut first)).await.map_err(|_| HeadError::Timeout)??;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.buf.extend_from_slice(first.get(..read).unwrap_or_default());
+        }
+        timeout(limits::HEAD, async {
+            let mut fresh = 0;
+            loop {
+                // Only a line's end can complete a head, or show that there will be none.
+                let ended = self.buf.get(fresh..).is_some_and(|new| new.contains(&b'\n'));
+                if (ended || fresh == 0 || self.buf.len() >= limits::HEAD_BYTES)
+                    && let Some(head) = parse(&mut self.buf)?
+                {
+                    return Ok(Some(head));
+                }
+                fresh = self.buf.len();
+                self.buf.reserve(4096);
+                if self.io.read_buf(&mut self.buf).await? == 0 {
+                    return Err(HeadError::Io(io::ErrorKind::UnexpectedEof.into()));
+                }
+            }
+        })
+        .await
+        .map_err(|_| HeadError::Timeout)?
+    }
+
+    pub fn body(&mut self, framing: Framing, idle: Duration) -> Body<'_, R> {
+        let state = match framing {
+            Framing::Empty => State::Done,
+            Framing::Length(left) => State::Length(left),
+            Framing::Chunked => State::ChunkSize,
+            Framing::UntilClose => State::UntilClose,
+        };
+        Body { reader: self, state, size: size(framing), idle }
+    }
+
+    /// Reads and throws away what still comes, so that the peer reads our answer and not a reset.
+    pub async fn drain(&mut self) {
+        let mut left = limits::DRAIN_BYTES;
+        let mut sink = [0u8; 4096];
+        let _ended = timeout(limits::DRAIN, async {
+            while left > 0 {
+                match self.io.read(&mut sink).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(read) => left = left.saturating_sub(read),
+                }
+            }
+        })
+        .await;
+    }
+
+    /// True when bytes wait that belong to no message asked for.
+    pub fn has_leftover(&self) -> bool {
+        !self.buf.is_empty()
+    }
+
+    /// The connection and what was read ahead.
+    pub fn into_parts(self) -> (R, BytesMut) {
+        (self.io, self.buf)
+    }
+
+    pub fn io_mut(&mut self) -> &mut R {
+        &mut self.io
+    }
+
+    async fn fill(&mut self, idle: Duration) -> Result<usize, BodyError> {
+        self.buf.reserve(limits::READ_BYTES);
+        Ok(timeout(idle, self.io.read_buf(&mut self.buf)).await.map_err(|_| BodyError::Timeout)??)
+    }
+}
+
+fn size(framing: Framing) -> Size {
+    match framing {
+        Framing::Empty => Size::Empty,
+        Framing::Length(length) => Size::Exact(length),
+        Framing::Chunked | Framing::UntilClose => Size::Unknown,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Length(u64),
+    ChunkSize,
+    Chunk(u64),
+    ChunkEnd,
+    Trailers,
+    UntilClose,
+    Done,
+}
+
+/// One message's body. Dropped before its end, the connection is of no further use ([`Body::is_done`]).
+#[derive(Debug)]
+pub struct Body<'a, R> {
+    reader: &'a mut Reader<R>,
+    state: State,
+    size: Size,
+    idle: Duration,
+}
+
+impl<R: AsyncRead + Unpin> Body<'_, R> {
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    pub async fn frame(&mut self) -> Result<Option<Frame>, BodyError> {
+        loop {
+            match self.state {
+                State::Done => return Ok(None),
+                State::Length(left) => {
+                    let data = self.data(left).await?;
+                    let left = left.saturating_sub(data.len() as u64);
+                    self.state = if left == 0 { State::Done } else { State::Length(left) };
+                    return Ok(Some(Frame::Data(data)));
+                }
+                State::Chunk(left) => {
+                    let data = self.data(left).await?;
+                    let left = left.saturating_sub(data.len() as u64);
+                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    return Ok(Some(Frame::Data(data)));
+                }
+                State::ChunkSize => {
+                    let line = self.line(limits::CHUNK_LINE_BYTES).await?;
+                    self.state = match chunk_size(&line)? {
+                        0 => State::Trailers,
+                        size => State::Chunk(size),
+                    };
+                }
+                State::ChunkEnd => {
+                    if !self.line(2).await?.is_empty() {
+                        return Err(BodyError::Malformed("a chunk is longer than its size"));
+                    }
+                    self.state = State::ChunkSize;
+                }
+                State::Trailers => {
+                    let trailers = self.trailers().await?;
+                    self.state = State::Done;
+                    if let Some(trailers) = trailers {
+                        return Ok(Some(Frame::Trailers(trailers)));
+                    }
+                }
+                State::UntilClose => {
+                    if self.reader.buf.is_empty() && self.reader.fill(self.idle).await? == 0 {
+                        self.state = State::Done;
+                        return Ok(None);
+                    }
+                    return Ok(Some(Frame::Data(self.reader.buf.split().freeze())));
+                }
+            }
+        }
+    }
+
+    async fn data(&mut self, left: u64) -> Result<Bytes, BodyError> {
+        if self.reader.buf.is_empty() && self.reader.fill(self.idle).await? == 0 {
+            return Err(BodyError::Truncated);
+        }
+        let take = usize::try_from(left).unwrap_or(usize::MAX).min(self.reader.buf.len());
+        Ok(self.reader.buf.split_to(take).freeze())
+    }
+
+    /// A line without its CRLF.
+    async fn line(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+        loop {
+            if let Some(at) = self.reader.buf.iter().position(|byte| *byte == b'\n') {
+                let line = self.reader.buf.split_to(at).freeze();
+                self.reader.buf.advance(1);
+                return match line.split_last() {
+                    Some((b'\r', rest)) if !rest.contains(&b'\r') => Ok(line.slice_ref(rest)),
+                    _ => Err(BodyError::Malformed("a line without CRLF")),
+                };
+            }
+            if self.reader.buf.len() > limit {
+                return Err(BodyError::Malformed("a line is too long"));
+            }
+            if self.reader.fill(self.idle).await? == 0 {
+                return Err(BodyError::Truncated);
+            }
+        }
+    }
+
+    async fn trailers(&mut self) -> Result<Option<crate::message::Headers>, BodyError> {
+        let mut section = BytesMut::new();
+        loop {
+            let line = self.line(limits::HEAD_BYTES).await?;
+            if line.is_empty() {
+                break;
+            }
+            section.extend_from_slice(&line);
+            section.extend_from_slice(b"\r\n");
+            if section.len() > limits::HEAD_BYTES {
+                return Err(BodyError::Malformed("the trailers are too large"));
+            }
+        }
+        if section.is_empty() {
+            return Ok(None);
+        }
+        section.extend_from_slice(b"\r\n");
+        match parse::trailers(section.freeze()) {
+            Ok(trailers) => Ok(Some(trailers)),
+            Err(_) => Err(BodyError::Malformed("the trailers are not valid")),
+        }
+    }
+}
+
+/// RFC 9112 §7.1: hexadecimal digits only; an extension is read over and never forwarded.
+fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
+    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    let bad = BodyError::Malformed("a chunk size that is not a plain hexadecimal number");
+    if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return Err(bad);
+    }
+    if line.len() > limits::CHUNK_LINE_BYTES || line.iter().any(|byte| *byte < 0x20 || *byte == 0x7f) {
+        return Err(BodyError::Malformed("a chunk extension that no one should send"));
+    }
+    std::str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(text: &[u8], framing: Framing) -> Result<(Vec<u8>, usize), BodyError> {
+        let mut reader = Reader::new(text, BytesMut::new());
+        let mut body = reader.body(framing, Duration::from_secs(1));
+        let (mut data, mut trailers) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await? {
+            match frame {
+                Frame::Data(bytes) => data.extend_from_slice(&bytes),
+                Frame::Trailers(headers) => trailers += headers.len(),
+            }
+        }
+        Ok((data, trailers))
+    }
+
+    #[tokio::test]
+    async fn chunked() {
+        let (data, trailers) = read(b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX: y\r\n\r\n", Framing::Chunked).await.unwrap();
+        assert_eq!((data.as_slice(), trailers), (b"hello world".as_slice(), 1));
+    }
+
+    #[tokio::test]
+    async fn chunks_that_are_refused() {
+        for text in [
+            &b"+5\r\nhello\r\n0\r\n\r\n"[..],
+            b"0x5\r\nhello\r\n0\r\n\r\n",
+            b" 5\r\nhello\r\n0\r\n\r\n",
+            b"5 \r\nhello\r\n0\r\n\r\n",
+            b"5\nhello\r\n0\r\n\r\n",
+            b"5\r\nhello0\r\n\r\n",
+            b"4\r\nhello\r\n0\r\n\r\n",
+            b"5\r\nhello\r\n",
+            b"\r\nhello\r\n0\r\n\r\n",
+            b"ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+            b"5\r\nhello\r\n0\r\n folded: x\r\n\r\n",
+            b"5\r\rhello\r\n0\r\n\r\n",
+        ] {
+            assert!(read(text, Framing::Chunked).await.is_err(), "{}", text.escape_ascii());
+        }
+        let long = [b"5;".as_slice(), &[b'a'; 300], b"\r\nhello\r\n0\r\n\r\n"].concat();
+        assert!(read(&long, Framing::Chunked).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn lengths() {
+        assert_eq!(read(b"hello rest", Framing::Length(5)).await.unwrap().0, b"hello");
+        assert!(matches!(read(b"hell", Framing::Length(5)).await, Err(BodyError::Truncated)));
+        assert_eq!(read(b"to the end", Framing::UntilClose).await.unwrap().0, b"to the end");
+    }
+}

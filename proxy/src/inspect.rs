@@ -1,0 +1,208 @@
+//! Every surface of a request, put before the detectors.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use detectors::{Finding, Location, Scanner, Severity, header_injection, redact};
+
+use crate::audit::printable;
+use crate::content::Codings;
+use crate::message::{Headers, RequestHead};
+use crate::policy::{Detectors, Policy};
+use crate::secrets::{SecretError, Secrets};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ScannerError {
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("the detectors could not be built: {0}")]
+    Build(#[from] detectors::BuildError),
+}
+
+/// One scanner for each set of detectors that the policy uses, and one with all that block.
+#[derive(Debug)]
+pub struct Scanners {
+    all: Scanner,
+    sets: HashMap<Detectors, Scanner>,
+}
+
+impl Scanners {
+    pub fn build(policy: &Policy, secrets: &Secrets) -> Result<Self, ScannerError> {
+        let all = Detectors { token_patterns: true, known_secrets: true, entropy: false };
+        let mut sets = HashMap::new();
+        for set in policy.routes().iter().map(|route| route.detectors).chain([all]) {
+            if let std::collections::hash_map::Entry::Vacant(slot) = sets.entry(set) {
+                let known = if set.known_secrets { secrets.known()? } else { Vec::new() };
+                let scanner = Scanner::builder()
+                    .token_patterns(set.token_patterns)
+                    .known_secrets(known)
+                    .entropy(set.entropy)
+                    .build()?;
+                slot.insert(scanner);
+            }
+        }
+        let all = match sets.get(&all) {
+            Some(scanner) => scanner.clone(),
+            None => Scanner::builder().token_patterns(true).known_secrets(secrets.known()?).build()?,
+        };
+        Ok(Self { all, sets })
+    }
+
+    /// What nothing that is logged or shown may hold is judged by this one, whatever a route switches off.
+    pub fn all(&self) -> &Scanner {
+        &self.all
+    }
+
+    pub fn of(&self, detectors: Detectors) -> &Scanner {
+        self.sets.get(&detectors).unwrap_or(&self.all)
+    }
+}
+
+/// Findings in a head, structural ones first. `host` is the authority as the agent wrote it; `all` judges the names
+/// that are shown.
+pub fn head(scanner: &Scanner, all: &Scanner, host: &[u8], head: &RequestHead) -> Vec<Finding> {
+    let mut findings = structural(all, head);
+    // One pass over all of the head finds nothing in nearly every request, and sees what is split over fields;
+    // only a hit is looked for field by field.
+    let mut joined = Vec::with_capacity(host.len() + head.target.len() + 64 * head.headers.len());
+    joined.extend_from_slice(host);
+    joined.push(b'\n');
+    joined.extend_from_slice(head.method.as_str().as_bytes());
+    joined.push(b'\n');
+    joined.extend_from_slice(&head.target);
+    joined.push(b'\n');
+    for (name, value) in head.headers.iter() {
+        joined.extend_from_slice(name);
+        joined.push(b'\n');
+        joined.extend_from_slice(value);
+        joined.push(b'\n');
+    }
+    let whole = scanner.scan(&Location::HeaderName, &joined);
+    if whole.is_empty() {
+        return findings;
+    }
+    findings.extend(scanner.scan(&Location::Host, host));
+    findings.extend(scanner.scan(&Location::Method, head.method.as_str().as_bytes()));
+    findings.extend(scanner.scan(&Location::Path, head.path()));
+    if let Some(query) = head.query() {
+        findings.extend(scanner.scan(&Location::Query, query));
+    }
+    findings.extend(fields(scanner, all, &head.headers, Location::Header));
+    if !findings.iter().any(blocks) {
+        // It stands across fields, where it cannot be cut out.
+        findings.extend(whole);
+    }
+    findings
+}
+
+pub fn trailers(scanner: &Scanner, all: &Scanner, headers: &Headers) -> Vec<Finding> {
+    let mut findings = fields(scanner, all, headers, Location::Trailer);
+    for (name, value) in headers.iter() {
+        findings.extend(injection(all, Location::Trailer, name, value));
+    }
+    if findings.is_empty() {
+        // What is split over fields.
+        let mut joined = Vec::new();
+        for (name, value) in headers.iter() {
+            joined.extend_from_slice(name);
+            joined.push(b'\n');
+            joined.extend_from_slice(value);
+            joined.push(b'\n');
+        }
+        findings = scanner.scan(&Location::HeaderName, &joined);
+    }
+    findings
+}
+
+fn injection(all: &Scanner, location: fn(Box<str>) -> Location, name: &[u8], value: &[u8]) -> Option<Finding> {
+    let mut finding = header_injection(&location("".into()), value)?;
+    finding.location = location(shown_name(all, name));
+    Some(finding)
+}
+
+fn fields(scanner: &Scanner, all: &Scanner, headers: &Headers, location: fn(Box<str>) -> Location) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (name, value) in headers.iter() {
+        findings.extend(scanner.scan(&Location::HeaderName, name));
+        let mut found = scanner.scan(&location("".into()), value);
+        if !found.is_empty() {
+            let place = location(shown_name(all, name));
+            found.iter_mut().for_each(|finding| finding.location = place.clone());
+        }
+        findings.extend(found);
+    }
+    findings
+}
+
+/// A header's name for a report; the name may be the credential itself.
+fn shown_name(scanner: &Scanner, name: &[u8]) -> Box<str> {
+    shown(scanner, &Location::HeaderName, name).into()
+}
+
+/// Text of the agent's for logs and answers: free of every credential, and escaped.
+pub fn shown(scanner: &Scanner, location: &Location, raw: &[u8]) -> String {
+    let findings = scanner.scan(location, raw);
+    if findings.is_empty() { printable(raw) } else { printable(&redact(raw, &findings)) }
+}
+
+fn structural(all: &Scanner, head: &RequestHead) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(header_injection(&Location::Path, head.path()));
+    if let Some(query) = head.query() {
+        findings.extend(header_injection(&Location::Query, query));
+    }
+    for (name, value) in head.headers.iter() {
+        findings.extend(injection(all, Location::Header, name, value));
+    }
+    findings
+}
+
+pub fn blocks(finding: &Finding) -> bool {
+    finding.severity == Severity::Block
+}
+
+/// Findings in a whole body, as it was sent and in every layer of its `Content-Encoding`.
+pub struct BodyFindings {
+    pub raw: Vec<Finding>,
+    /// These have no place in the bytes as sent, so they cannot be redacted there.
+    pub decoded: Vec<Finding>,
+}
+
+pub fn body(scanner: &Scanner, codings: &Codings, body: &Bytes) -> Result<BodyFindings, &'static str> {
+    let raw = scanner.scan(&Location::Body, body);
+    let mut decoded = Vec::new();
+    codings.decode(body, |layer| decoded.extend(scanner.scan(&Location::Body, layer)))?;
+    Ok(BodyFindings { raw, decoded })
+}
+
+/// Cuts what was found out of a head. `None` where it stands in a place that cannot be rewritten.
+pub fn redact_head(findings: &[Finding], head: &RequestHead) -> Option<RequestHead> {
+    let at = |location: &Location| -> Vec<Finding> {
+        findings.iter().filter(|finding| finding.location == *location).cloned().collect()
+    };
+    let rewritable = |location: &Location| matches!(location, Location::Path | Location::Query | Location::Header(_));
+    if findings.iter().any(|finding| finding.structural || !rewritable(&finding.location)) {
+        return None;
+    }
+    let mut clean = head.clone();
+    let mut target = redact(head.path(), &at(&Location::Path));
+    if let Some(query) = head.query() {
+        target.push(b'?');
+        target.extend_from_slice(&redact(query, &at(&Location::Query)));
+    }
+    clean.target = target.into();
+    for (name, value) in clean.headers.iter_mut() {
+        let location = Location::Header(printable(name).into());
+        let found = at(&location);
+        // Two fields of one name share a location; a span that does not fit this one redacts it whole.
+        if !found.is_empty() {
+            let fits = found.iter().all(|finding| finding.span.end <= value.len() as u64) && once(head, name);
+            *value = if fits { redact(value, &found).into() } else { Bytes::from_static(b"********") };
+        }
+    }
+    Some(clean)
+}
+
+fn once(head: &RequestHead, name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(|name| head.headers.all(name).count() == 1)
+}

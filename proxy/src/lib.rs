@@ -1,0 +1,34 @@
+//! The sidecar: an egress proxy that lets through what a policy names, scans every byte that leaves, and puts in
+//! credentials that the agent never sees.
+//!
+//! Bottom up: [`host`] and [`config`] are the vocabulary, [`policy`] decides, [`inspect`] puts every surface of a
+//! request before the detectors, [`exchange`] runs one request through all of it, [`tunnel`] and [`server`] bring
+//! requests in, [`upstream`] takes them out, [`verdict`] and [`audit`] say what happened.
+
+pub mod audit;
+mod ca;
+pub mod cli;
+pub mod config;
+mod confine;
+mod content;
+mod credential;
+mod exchange;
+mod h1;
+mod h2agent;
+mod h2side;
+pub mod host;
+mod inspect;
+mod limits;
+pub mod message;
+mod net;
+pub mod policy;
+mod record;
+pub mod run;
+pub mod secrets;
+mod server;
+pub mod settings;
+mod sidecar;
+mod tls;
+mod tunnel;
+mod upstream;
+pub mod verdict;

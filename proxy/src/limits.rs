@@ -1,0 +1,54 @@
+//! Every bound on what the agent or an origin can make us hold or wait for, in one place.
+
+use std::time::Duration;
+
+/// Connections that one sidecar serves at a time; further ones wait in the listener's queue.
+pub const CONNECTIONS: usize = 1024;
+/// A request's or response's head, start line and all.
+pub const HEAD_BYTES: usize = 64 * 1024;
+pub const HEADERS: usize = 100;
+/// A chunk extension carries nothing that we forward.
+pub const CHUNK_LINE_BYTES: usize = 256;
+/// Bytes read at once while a body flows.
+pub const READ_BYTES: usize = 64 * 1024;
+/// What is read and thrown away so that a refusal can be read before the connection closes.
+pub const DRAIN_BYTES: usize = 256 * 1024;
+pub const DRAIN: Duration = Duration::from_secs(1);
+/// Decoded bytes of a `Content-Encoding` body, as a multiple of the encoded size and in all.
+pub const DECODE_RATIO: u64 = 200;
+pub const DECODE_BYTES: u64 = 64 * 1024 * 1024;
+/// Request bodies that are held at one time, all connections together; a request that finds no room waits
+/// [`HELD_WAIT`] and is then refused.
+pub const HELD_BYTES: usize = 256 * 1024 * 1024;
+pub const HELD_UNIT: usize = 16 * 1024;
+pub const HELD_WAIT: Duration = Duration::from_secs(10);
+/// Bodies that are decoded at the same time.
+pub const DECODES: usize = 2;
+/// A body of this size is scanned aside, so that other connections go on meanwhile.
+pub const ASIDE_BYTES: usize = 64 * 1024;
+/// Layers of `Content-Encoding`.
+pub const DECODE_LAYERS: usize = 4;
+
+pub const H2_STREAMS: u32 = 128;
+pub const H2_STREAM_WINDOW: u32 = 1024 * 1024;
+pub const H2_CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Streams that an agent may reset before they were looked at (CVE-2023-44487).
+pub const H2_RESETS: usize = 64;
+
+/// Answers such as 100 and 103 before the one that counts.
+pub const INFORMATIONAL: usize = 32;
+
+/// From the first byte of a request's head to its last.
+pub const HEAD: Duration = Duration::from_secs(15);
+/// From CONNECT's answer to a complete ClientHello, and for each TLS handshake.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+pub const RESOLVE: Duration = Duration::from_secs(10);
+pub const DIAL: Duration = Duration::from_secs(10);
+/// Between two reads of a request body.
+pub const BODY_IDLE: Duration = Duration::from_secs(60);
+/// Between two requests of a connection, and between two reads of a response (a model may think for minutes).
+pub const IDLE: Duration = Duration::from_secs(600);
+/// For a peer to take what we write.
+pub const WRITE: Duration = Duration::from_secs(60);
+/// For requests in flight once a stop was asked for.
+pub const GRACE: Duration = Duration::from_secs(5);

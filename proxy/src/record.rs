@@ -1,0 +1,137 @@
+//! One request's entry in the audit log, filled in as it is understood. Nothing goes in that was found.
+
+use detectors::{Finding, Location, Scanner};
+
+use crate::audit::{self, Record};
+use crate::host::{Authority, Scheme};
+use crate::inspect;
+use crate::message::RequestHead;
+use crate::settings::Ruling;
+use crate::sidecar::Sidecar;
+use crate::verdict::Refusal;
+
+/// Findings of one request that are recorded; a request with more tells nothing new by its hundredth.
+const MAX_FINDINGS: usize = 16;
+
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub event: String,
+    bottle: String,
+    pub host: String,
+    port: u16,
+    scheme: Scheme,
+    method: String,
+    path: String,
+    pub request_bytes: Option<u64>,
+    policy: String,
+    pub log: u8,
+    warnings: Vec<Finding>,
+    /// Judges what is repeated here.
+    all: Scanner,
+}
+
+impl Entry {
+    pub fn new(sidecar: &Sidecar, ruling: &Ruling, scheme: Scheme, authority: &Authority) -> Self {
+        let host = authority.host.to_string();
+        Self {
+            event: audit::event_id(),
+            bottle: sidecar.fixed.bottle.clone(),
+            host: inspect::shown(ruling.scanners.all(), &Location::Host, host.as_bytes()),
+            port: authority.port,
+            scheme,
+            method: String::new(),
+            path: String::new(),
+            request_bytes: None,
+            policy: ruling.policy.hash().to_owned(),
+            log: ruling.log,
+            warnings: Vec::new(),
+            all: ruling.scanners.all().clone(),
+        }
+    }
+
+    pub fn request(&mut self, ruling: &Ruling, host: &[u8], head: &RequestHead) {
+        let all = ruling.scanners.all();
+        self.method = inspect::shown(all, &Location::Method, head.method.as_str().as_bytes());
+        // Scanned together with the host: a value that is split over both is not to be read in the log either.
+        let joined = [host, head.path()].concat();
+        self.path = if all.scan(&Location::Path, &joined).is_empty() {
+            inspect::shown(all, &Location::Path, head.path())
+        } else {
+            let path = inspect::shown(all, &Location::Path, head.path());
+            if path == audit::printable(head.path()) { "********".into() } else { path }
+        };
+    }
+
+    /// For what has no request yet: a CONNECT that goes no further.
+    pub fn method(&mut self, method: &str) {
+        self.method = audit::printable(method.as_bytes());
+    }
+
+    pub fn warn(&mut self, findings: &[Finding]) {
+        let room = MAX_FINDINGS.saturating_sub(self.warnings.len());
+        self.warnings.extend(findings.iter().filter(|finding| !inspect::blocks(finding)).take(room).cloned());
+    }
+
+    pub fn refusal(&self, refusal: &Refusal) -> Vec<Record> {
+        let kind = refusal.cause.kind().as_str();
+        let mut records = Vec::new();
+        for finding in refusal.findings.iter().filter(|finding| inspect::blocks(finding)).take(MAX_FINDINGS) {
+            let mut record = self.record(kind, refusal.cause.code(), finding.reason());
+            record.status = refusal.status().as_u16();
+            fill(&mut record, &self.all, finding);
+            records.push(record);
+        }
+        if records.is_empty() {
+            let mut record = self.record(kind, refusal.cause.code(), refusal.reason());
+            record.status = refusal.status().as_u16();
+            records.push(record);
+        }
+        records
+    }
+
+    pub fn let_through(&self, redacted: &[Finding]) -> Vec<Record> {
+        let mut records = Vec::new();
+        for (verdict, findings) in [("redact", redacted), ("warn", self.warnings.as_slice())] {
+            for finding in findings.iter().take(MAX_FINDINGS) {
+                let mut record = self.record(verdict, verdict, finding.reason());
+                fill(&mut record, &self.all, finding);
+                records.push(record);
+            }
+        }
+        if redacted.is_empty() {
+            records.push(self.record("allow", "allow", "allowed by policy".into()));
+        }
+        records
+    }
+
+    fn record(&self, verdict: &'static str, code: &'static str, reason: String) -> Record {
+        Record {
+            time: audit::now(),
+            event: self.event.clone(),
+            bottle: self.bottle.clone(),
+            verdict,
+            code,
+            reason: audit::printable(reason.as_bytes()),
+            rule: None,
+            location: None,
+            via: Vec::new(),
+            context: None,
+            host: self.host.clone(),
+            port: Some(self.port),
+            scheme: Some(self.scheme.as_str()),
+            method: self.method.clone(),
+            path: self.path.clone(),
+            status: 0,
+            request_bytes: self.request_bytes,
+            policy: self.policy.clone(),
+        }
+    }
+}
+
+fn fill(record: &mut Record, all: &Scanner, finding: &Finding) {
+    record.rule = Some(finding.rule.0);
+    record.location = Some(finding.location.to_string());
+    record.via = finding.via.iter().map(ToString::to_string).collect();
+    // A route may have switched off what would have found a neighbour.
+    record.context = Some(inspect::shown(all, &finding.location, finding.context.as_bytes()));
+}

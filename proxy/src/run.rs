@@ -1,0 +1,135 @@
+//! A sidecar's life: start, ready, reload, stop.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::config::File;
+use crate::confine;
+use crate::limits;
+use crate::secrets::Secrets;
+use crate::server::{self, Listener};
+use crate::settings::ConfigError;
+use crate::sidecar::{Sidecar, StartError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("cannot listen on {listen}: {source}")]
+    Listen { listen: String, source: std::io::Error },
+    #[error("the sidecar could not be confined: {0}")]
+    Confine(#[from] confine::ConfineError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// The one line on stdout, once every listener is open.
+#[derive(Debug, Serialize)]
+struct Ready<'a> {
+    ready: bool,
+    listen: Vec<String>,
+    ca_certificate: &'a Path,
+    policy: String,
+}
+
+/// Reads the file; one whose `egress` section is not even of the right shape still starts, and denies everything.
+pub fn read_at_boot(path: &Path) -> Result<File, ConfigError> {
+    let error = match File::read(path) {
+        Ok(file) => return Ok(file),
+        Err(error @ ConfigError::Syntax { .. }) => error,
+        Err(error) => return Err(error),
+    };
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let rest = serde_saphyr::from_str::<HashMap<String, serde_json::Value>>(&text).ok().and_then(|mut document| {
+        document.remove("egress")?;
+        let rest = serde_json::to_string(&document).ok()?;
+        serde_saphyr::from_str::<File>(&rest).ok()
+    });
+    let Some(rest) = rest else { return Err(error) };
+    tracing::error!(%error, "the policy is bad: EVERYTHING IS DENIED until it is mended and reloaded (SIGHUP)");
+    Ok(rest)
+}
+
+/// Confines the process and serves until it is told to stop. Call it before any thread was started.
+pub fn run(path: &Path) -> Result<(), RunError> {
+    let file = read_at_boot(path)?;
+    if file.confine {
+        confine::apply(path, &file)?;
+    } else {
+        tracing::warn!("the sidecar runs unconfined (confine: false)");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(path, &file));
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    outcome
+}
+
+async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
+    let secrets = Secrets::from_environment(std::env::vars());
+    let sidecar = Sidecar::new(file, secrets)?;
+
+    let mut listeners = Vec::new();
+    for listen in &sidecar.fixed.listen {
+        let listener = Listener::bind(listen)
+            .await
+            .map_err(|source| RunError::Listen { listen: format!("{listen:?}"), source })?;
+        listeners.push(listener);
+    }
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ready = Ready {
+        ready: true,
+        listen: listeners.iter().map(Listener::describe).collect(),
+        ca_certificate: &file.ca.certificate,
+        policy: sidecar.ruling().policy.hash().to_owned(),
+    };
+    let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    for listener in listeners {
+        tokio::spawn(server::accept(Arc::clone(&sidecar), listener, Arc::clone(&room)));
+    }
+    announce(&ready)?;
+
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&sidecar, path),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    stop(&sidecar).await;
+    Ok(())
+}
+
+fn announce(ready: &Ready<'_>) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, ready)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+fn reload(sidecar: &Sidecar, path: &Path) {
+    match File::read(path).and_then(|file| sidecar.reload(&file)) {
+        Ok(()) => tracing::warn!(policy = sidecar.ruling().policy.hash(), "the policy was reloaded"),
+        Err(error) => tracing::error!(%error, "the new policy is bad; the last good one stays in force"),
+    }
+}
+
+/// No new requests; those in flight have [`limits::GRACE`].
+async fn stop(sidecar: &Sidecar) {
+    sidecar.stopping.cancel();
+    sidecar.tasks.close();
+    if timeout(limits::GRACE, sidecar.tasks.wait()).await.is_err() {
+        tracing::warn!(connections = sidecar.tasks.len(), "connections were cut off at the end of the grace time");
+    }
+    sidecar.audit.flush().await;
+}

@@ -1,0 +1,162 @@
+//! The state that all connections of a sidecar share, and the swap of its policy.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use detectors::Finding;
+use quick_cache::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::{Audit, Broken, Record};
+use crate::ca::{Authority as CertificateAuthority, CaError};
+use crate::config::File;
+use crate::host::Authority;
+use crate::limits;
+use crate::record::Entry;
+use crate::secrets::Secrets;
+use crate::settings::{ConfigError, Fixed, Ruling};
+use crate::tls::{self, TlsError};
+use crate::upstream::address::Resolver;
+use crate::verdict::{Cause, Refusal};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("ca: {0}")]
+    Ca(#[from] CaError),
+    #[error("upstream.ca_files: {0}")]
+    Tls(#[from] TlsError),
+    #[error("audit: {}: {source}", path.display())]
+    Audit { path: PathBuf, source: std::io::Error },
+}
+
+#[derive(Debug)]
+pub struct Sidecar {
+    pub fixed: Fixed,
+    ruling: ArcSwap<Ruling>,
+    secrets: Secrets,
+    pub audit: Audit,
+    pub resolver: Resolver,
+    pub upstream_tls: tls::Upstream,
+    pub agent_tls: tls::Agent,
+    /// Whether the agent that last spoke to an origin could do HTTP/2; what is offered to the origin follows it.
+    pub agent_h2: Cache<Authority, bool>,
+    /// In units of [`limits::HELD_UNIT`].
+    held: Arc<Semaphore>,
+    /// Bodies that may be decoded at once: each may take [`limits::DECODE_BYTES`] twice.
+    pub decoding: Semaphore,
+    pub stopping: CancellationToken,
+    pub tasks: TaskTracker,
+}
+
+impl Sidecar {
+    /// `file` with an `egress` that does not compile starts too: it denies everything, and says so.
+    pub fn new(file: &File, secrets: Secrets) -> Result<Arc<Self>, StartError> {
+        let fixed = Fixed::parse(file, &secrets)?;
+        let ruling = match Ruling::parse(&file.egress, &secrets) {
+            Ok(ruling) => ruling,
+            Err(error @ (ConfigError::Policy(_) | ConfigError::Log(_))) => {
+                tracing::error!(%error, "the policy is bad: EVERYTHING IS DENIED until it is mended and reloaded (SIGHUP)");
+                Ruling::deny_all(&secrets)?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let authority = Arc::new(CertificateAuthority::open(&file.ca, &fixed.bottle)?);
+        let audit = Audit::open(&file.audit)
+            .map_err(|source| StartError::Audit { path: file.audit.clone(), source })?;
+        Ok(Arc::new(Self {
+            resolver: Resolver::new(fixed.upstream_hosts.clone()),
+            upstream_tls: tls::Upstream::new(&file.upstream.ca_files)?,
+            agent_tls: tls::Agent::new(authority)?,
+            fixed,
+            ruling: ArcSwap::new(ruling),
+            secrets,
+            audit,
+            agent_h2: Cache::new(1024),
+            decoding: Semaphore::new(limits::DECODES),
+            held: Arc::new(Semaphore::new(limits::HELD_BYTES / limits::HELD_UNIT)),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    pub fn ruling(&self) -> Arc<Ruling> {
+        self.ruling.load_full()
+    }
+
+    /// Replaces policy, detectors and credentials as one; on any error everything stays as it is.
+    pub fn reload(&self, file: &File) -> Result<(), ConfigError> {
+        let ruling = Ruling::parse(&file.egress, &self.secrets)?;
+        self.ruling.store(ruling);
+        Ok(())
+    }
+
+    pub fn check_ready(&self) -> Result<(), Cause> {
+        if self.audit.is_broken() {
+            return Err(Cause::Audit);
+        }
+        if self.stopping.is_cancelled() {
+            return Err(Cause::Stopping);
+        }
+        Ok(())
+    }
+
+    /// Makes room for a held body to grow to `length`; the room is given back with `room`.
+    pub async fn make_room(&self, room: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), Cause> {
+        let units = length.div_ceil(limits::HELD_UNIT);
+        let more = units.saturating_sub(room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+        if more == 0 {
+            return Ok(());
+        }
+        let more = u32::try_from(more).map_err(|_| Cause::Overloaded)?;
+        let permit = timeout(limits::HELD_WAIT, Arc::clone(&self.held).acquire_many_owned(more)).await;
+        let Ok(Ok(permit)) = permit else { return Err(Cause::Overloaded) };
+        match room {
+            Some(room) => room.merge(permit),
+            None => *room = Some(permit),
+        }
+        Ok(())
+    }
+
+    /// A refusal stands even where it cannot be recorded.
+    pub async fn record_refusal(&self, entry: &Entry, refusal: &Refusal) {
+        for record in entry.refusal(refusal) {
+            log(entry.log, &record);
+            if self.audit.record(record).await.is_err() {
+                tracing::error!(event = entry.event, "a refusal could not be recorded");
+                return;
+            }
+        }
+    }
+
+    /// Returns once it is written: what cannot be recorded does not happen.
+    pub async fn record_let_through(&self, entry: &Entry, redacted: &[Finding]) -> Result<(), Broken> {
+        for record in entry.let_through(redacted) {
+            log(entry.log, &record);
+            self.audit.record(record).await?;
+        }
+        self.audit.settled().await
+    }
+}
+
+/// `egress.log`: 0 nothing, 1 what was not simply allowed, 2 everything.
+fn log(level: u8, record: &Record) {
+    let needed = if record.verdict == "allow" { 2 } else { 1 };
+    if level >= needed {
+        tracing::info!(
+            event = record.event,
+            verdict = record.verdict,
+            code = record.code,
+            reason = record.reason,
+            host = record.host,
+            method = record.method,
+            path = record.path,
+            "verdict"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! From a host to the addresses that may be dialled. The only place that resolves.
+//!
+//! Every address of an answer is checked, and the checked ones are those that are dialled: a name that is public now
+//! and private in a second (DNS rebinding) gains nothing.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::time::timeout;
+
+use crate::host::{Authority, Host, HostName};
+use crate::limits;
+use crate::verdict::Cause;
+
+/// Names with fixed answers, and DNS for the others.
+#[derive(Clone, Debug, Default)]
+pub struct Resolver {
+    fixed: HashMap<HostName, IpAddr>,
+}
+
+impl Resolver {
+    pub fn new(fixed: HashMap<HostName, IpAddr>) -> Self {
+        Self { fixed }
+    }
+
+    /// At least one address. With `allow_private` false, one address that is not public condemns the whole answer.
+    pub async fn resolve(&self, authority: &Authority, allow_private: bool) -> Result<Vec<SocketAddr>, Cause> {
+        let port = authority.port;
+        let addresses: Vec<IpAddr> = match &authority.host {
+            Host::Ip(ip) => vec![*ip],
+            Host::Name(name) => match self.fixed.get(name) {
+                Some(ip) => vec![*ip],
+                None => lookup(name, port).await?,
+            },
+        };
+        if addresses.is_empty() {
+            return Err(Cause::Resolve("the answer is empty".into()));
+        }
+        if !allow_private && let Some(private) = addresses.iter().find(|ip| !is_public(**ip)) {
+            return Err(Cause::PrivateAddress(private.to_string()));
+        }
+        Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    }
+}
+
+async fn lookup(name: &HostName, port: u16) -> Result<Vec<IpAddr>, Cause> {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that resolves; every answer is checked")]
+    let answer = timeout(limits::RESOLVE, tokio::net::lookup_host((name.as_str(), port))).await;
+    match answer {
+        Err(_) => Err(Cause::Resolve("DNS did not answer in time".into())),
+        Ok(Err(error)) => Err(Cause::Resolve(error.to_string())),
+        Ok(Ok(addresses)) => Ok(addresses.map(|address| address.ip()).collect()),
+    }
+}
+
+/// Globally reachable unicast (IANA special-purpose registries, RFC 6890), judged by what an address finally means:
+/// mapped, translated (NAT64) and tunnelled (6to4) forms are judged by the IPv4 address inside.
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    !(ip.is_private()
+        || ip.is_loopback()
+        || ip.is_link_local()
+        || ip.is_multicast()
+        || ip.is_broadcast()
+        || ip.is_documentation()
+        || a == 0
+        || a >= 240
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (b == 18 || b == 19)))
+}
+
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    if let Some(v4) = ip.to_ipv4_mapped() {
+        return is_public_v4(v4);
+    }
+    let segments = ip.segments();
+    let tail = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match segments {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => tail(high, low),
+        [0x2002, high, low, ..] => tail(high, low),
+        // Teredo, benchmarking, ORCHID, documentation, segment routing.
+        [0x2001, second, ..] if second < 0x0200 || second == 0x0db8 => false,
+        [0x3fff, second, ..] if second < 0x1000 => false,
+        [first, ..] => (0x2000..0x4000).contains(&first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_addresses_are_public() {
+        for text in ["1.1.1.1", "8.8.8.8", "100.63.0.1", "2606:4700::1111", "64:ff9b::808:808", "2002:808:808::1"] {
+            assert!(is_public(text.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+            "0.1.2.3", "224.0.0.1", "255.255.255.255", "240.0.0.1", "198.18.0.1", "192.0.0.1", "192.0.2.1", "::", "::1",
+            "::ffff:127.0.0.1", "::127.0.0.1", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1", "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::", "2001::1", "2001:db8::1", "100::1", "fec0::1",
+        ] {
+            assert!(!is_public(text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_condemned_by_one_private_address() {
+        let name: HostName = "a.test".parse().unwrap();
+        let resolver = Resolver::new(HashMap::from([(name, "127.0.0.1".parse().unwrap())]));
+        let authority = Authority::parse("a.test:1", 443).unwrap();
+        assert_eq!(resolver.resolve(&authority, false).await, Err(Cause::PrivateAddress("127.0.0.1".into())));
+        assert_eq!(resolver.resolve(&authority, true).await.unwrap(), ["127.0.0.1:1".parse().unwrap()]);
+        let metadata = Authority::parse("169.254.169.254:80", 443).unwrap();
+        assert!(resolver.resolve(&metadata, false).await.is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! The real `sidecar` binary between real clients and an origin that records every byte.
+//!
+//! One binary for all of them, so that there is one link; a module for each promise. A test says what the origin
+//! received, what the agent read and what the audit log holds, and nothing about how it came about.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod bypass;
+mod clients;
+mod credentials;
+mod dlp;
+mod git;
+mod harness;
+mod hostile;
+mod life;
+mod raw_cases;
+mod upstream;
