@@ -1,0 +1,36 @@
+//! `launcher doctor`.
+
+use std::io::Write;
+
+use super::CliError;
+use crate::backend::Backend;
+use crate::exit::Exit;
+use crate::local::Local;
+use crate::manifest::Home;
+use crate::state::{Alias, State};
+
+pub(super) fn run() -> Result<Exit, CliError> {
+    let mut out = std::io::stdout().lock();
+    let missing = Local::default().preflight();
+    if missing.is_empty() {
+        writeln!(out, "ok       backend local: namespaces can be made here")?;
+    }
+    for thing in &missing {
+        writeln!(out, "missing  backend local: {thing}")?;
+    }
+    for later in ["smolmachines", "docker", "macos-container"] {
+        writeln!(out, "later    backend {later}: not available in this version")?;
+    }
+    let state = State::open()?;
+    writeln!(out, "ok       state in {}", state.root().display())?;
+    match Alias::peek(&state.aliases()) {
+        Some(alias) => writeln!(out, "ok       loopback aliases: {alias} is free")?,
+        None => writeln!(out, "missing  loopback aliases: all are in use; `launcher list` shows by which bottles")?,
+    }
+    match Home::locate() {
+        Ok(home) if home.path.is_dir() => writeln!(out, "ok       manifests in {}", home.path.display())?,
+        Ok(home) => writeln!(out, "note     no manifests yet in {}; `launcher start demo` needs none", home.path.display())?,
+        Err(error) => writeln!(out, "missing  manifests: {error}")?,
+    }
+    Ok(if missing.is_empty() { Exit::Ok } else { Exit::Preflight })
+}

@@ -1,0 +1,303 @@
+//! One bottle, from a plan to its end.
+//!
+//! State, alias, sidecar, boundary, probe, agent, in this order; undone in the reverse one, however it ends. The agent
+//! starts only when everything before it stands and the probe has confirmed it.
+
+mod environment;
+mod signals;
+mod streams;
+pub mod terminal;
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::backend::{Agent, Backend, BackendError, Bottle, Channel, ChooseError, Kind, Proof, Streams};
+use crate::exit::Exit;
+use crate::local::Local;
+use crate::place::Private;
+use crate::plan::{Plan, PlanError};
+use crate::sidecar::{Sidecar, SidecarError};
+use crate::state::process::ProcessId;
+use crate::state::{Alias, AliasError, BottleDir, NameError, Record, Slug, State, StateError};
+use crate::undo::UndoStack;
+use environment::Secrets;
+use signals::{Event, Signals};
+
+/// What an agent has between a signal to the launcher and its end.
+const GRACE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Alias(#[from] AliasError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Sidecar(#[from] SidecarError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error(transparent)]
+    Choose(#[from] ChooseError),
+    #[error("the system has no randomness: {0}")]
+    Random(String),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl SessionError {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Backend(error) => error.exit(),
+            Self::Choose(error) => error.exit(),
+            Self::Plan(_) => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+/// How a session is run; the default is what `start` does.
+#[derive(Default)]
+pub struct Options {
+    pub attach: Attach,
+    /// Leave the bottle's directory, with the sidecar's file and certificate, when it ends.
+    pub keep: bool,
+    /// More of the sidecar's environment.
+    pub sidecar_env: Vec<(String, String)>,
+    /// More of the agent's environment.
+    pub agent_env: Vec<(String, String)>,
+    /// Called when the agent runs. Must not block.
+    pub on_started: Option<Box<dyn FnOnce(Started)>>,
+}
+
+/// What the agent's standard streams are joined to.
+#[derive(Debug, Default)]
+pub enum Attach {
+    /// The terminal that the launcher runs in.
+    Terminal,
+    /// Nothing to read; its output is copied to ours.
+    #[default]
+    Headless,
+    Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+}
+
+/// A bottle whose agent runs.
+#[derive(Clone, Debug)]
+pub struct Started {
+    pub slug: Slug,
+    pub alias: std::net::Ipv4Addr,
+    pub sidecar_pid: u32,
+    pub proof: Proof,
+    pub audit: PathBuf,
+    /// The name and the value of the canary in the agent's environment.
+    pub canary: (String, String),
+}
+
+/// A bottle that is no more.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The agent's, or that of the signal which ended the session; `TeardownIncomplete` where something is left.
+    pub exit: Exit,
+    pub slug: Slug,
+    pub audit: PathBuf,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("attach", &self.attach).field("keep", &self.keep).finish_non_exhaustive()
+    }
+}
+
+/// Runs the plan to its end. Must be awaited on the main thread: what it starts dies with the thread that did.
+pub async fn run(plan: Plan, state: &State, private: &Private, options: Options) -> Result<Outcome, SessionError> {
+    match plan.backend {
+        Kind::Local => run_in(Local::default(), plan, state, private, options).await,
+    }
+}
+
+async fn run_in<B: Backend>(
+    mut backend: B,
+    plan: Plan,
+    state: &State,
+    private: &Private,
+    options: Options,
+) -> Result<Outcome, SessionError> {
+    let mut signals = Signals::listen()?;
+    let slug = plan.slug.clone();
+    let audit = state.logs().join(slug.as_str()).join("audit.jsonl");
+    let mut undo = UndoStack::default();
+    let keep = options.keep;
+    let ended = drive(&mut backend, &plan, state, private, options, &mut signals, &mut undo).await;
+    drop(backend);
+    // A second signal must not end the teardown half-way; `signals` goes on listening until it is done.
+    let left = if keep { undo.unwind_but_files() } else { undo.unwind() };
+    drop(signals);
+    for leftover in &left {
+        say(&format!("error: {leftover}\nhint: `launcher cleanup` removes it"));
+    }
+    let exit = ended?;
+    Ok(Outcome { exit: if left.is_empty() { exit } else { Exit::TeardownIncomplete }, slug, audit })
+}
+
+async fn drive<B: Backend>(
+    backend: &mut B,
+    plan: &Plan,
+    state: &State,
+    private: &Private,
+    mut options: Options,
+    signals: &mut Signals,
+    undo: &mut UndoStack,
+) -> Result<Exit, SessionError> {
+    let on_started = options.on_started.take();
+    let attach = std::mem::take(&mut options.attach);
+    // The alias outlives everything else, so that nobody gets it while anything of this bottle is left.
+    let alias = Alias::acquire(&state.aliases(), &plan.slug)?;
+    let secrets = Secrets::generate(plan)?;
+    let prepared = tokio::select! {
+        prepared = prepare(backend, plan, state, private, &alias, &secrets, &options, undo) => prepared?,
+        signal = signals.end() => return Ok(Exit::signalled(signal.as_raw())),
+    };
+    let Prepared { mut sidecar, proof, directory } = prepared;
+    say(&format!(
+        "bottle {}: {} ({}), alias {}, locked: no route but the alias (probe passed {n}/{n})",
+        plan.slug,
+        plan.backend,
+        plan.backend.boundary(),
+        alias.address,
+        n = proof.checks().len(),
+    ));
+
+    let agent = Agent { program: plan.program.clone(), env: environment::agent(plan, &alias, &secrets, &options)? };
+    let (streams, joined) = streams::open(attach)?;
+    let is_terminal = matches!(streams, Streams::Terminal);
+    let master = tokio::select! {
+        master = backend.attach(&agent, streams) => master?,
+        signal = signals.end() => return Ok(Exit::signalled(signal.as_raw())),
+    };
+    let terminal = match master {
+        Some(master) if is_terminal => Some(terminal::Attached::new(master, undo)?),
+        _ => None,
+    };
+    if let Some(on_started) = on_started {
+        on_started(Started {
+            slug: plan.slug.clone(),
+            alias: alias.address,
+            sidecar_pid: sidecar.pid,
+            proof,
+            audit: directory.logs.join("audit.jsonl"),
+            canary: secrets.canary.clone(),
+        });
+    }
+    let exit = watch(backend, &mut sidecar, signals, terminal.as_ref()).await;
+    // What the agent left running holds the other end of its output; it goes before the last of that is waited for.
+    backend.end();
+    joined.finish();
+    if let Some(terminal) = terminal {
+        terminal.finish();
+    }
+    drop(alias);
+    exit
+}
+
+struct Prepared {
+    sidecar: Sidecar,
+    proof: Proof,
+    directory: BottleDir,
+}
+
+#[expect(clippy::too_many_arguments, reason = "all of what a bottle is made of, in one place, once")]
+async fn prepare<B: Backend>(
+    backend: &mut B,
+    plan: &Plan,
+    state: &State,
+    private: &Private,
+    alias: &Alias,
+    secrets: &Secrets,
+    options: &Options,
+    undo: &mut UndoStack,
+) -> Result<Prepared, SessionError> {
+    let missing = backend.preflight();
+    if !missing.is_empty() {
+        return Err(BackendError::Missing(missing).into());
+    }
+    let directory = BottleDir::create(state, &plan.slug, undo)?;
+    let mut record = Record {
+        slug: plan.slug.clone(),
+        agent: plan.agent.clone(),
+        bottle: plan.bottle.clone(),
+        backend: plan.backend.to_string(),
+        alias: alias.address,
+        created: jiff::Timestamp::now().to_string(),
+        workspace: plan.workspace.path().to_owned(),
+        launcher: ProcessId::current()?,
+        processes: Vec::new(),
+        run: directory.run.clone(),
+    };
+    directory.write_record(&record)?;
+
+    let mut file = plan.sidecar.clone();
+    file.ca.certificate = directory.certificate();
+    file.listen = match backend.channel(&directory, alias.address) {
+        Channel::Socket(path) => vec![format!("unix:{}", path.display())],
+        Channel::Address(address) => vec![address.to_string()],
+    };
+    let env = environment::sidecar(plan, secrets, options)?;
+    let sidecar = Sidecar::start(&directory, &file, &plan.policy, &env, undo).await?;
+    record.processes.extend(i32::try_from(sidecar.pid).ok().and_then(|pid| ProcessId::of(pid).ok()));
+    directory.write_record(&record)?;
+
+    let hidden = private.paths().chain([directory.path.as_path(), directory.run.as_path()]).map(Into::into).collect();
+    let bottle =
+        Bottle { plan, alias: alias.address, directory: &directory, proxy_password: &secrets.proxy, hidden };
+    backend.isolate(&bottle, undo).await?;
+    let started = backend.processes();
+    record.processes.extend(started.iter().filter_map(|pid| ProcessId::of(i32::try_from(*pid).ok()?).ok()));
+    directory.write_record(&record)?;
+    let proof = backend.probe(&bottle).await?;
+    Ok(Prepared { sidecar, proof, directory })
+}
+
+async fn watch<B: Backend>(
+    backend: &mut B,
+    sidecar: &mut Sidecar,
+    signals: &mut Signals,
+    terminal: Option<&terminal::Attached>,
+) -> Result<Exit, SessionError> {
+    let mut sidecar_runs = true;
+    loop {
+        tokio::select! {
+            exit = backend.wait() => return Ok(exit?),
+            ended = sidecar.ended(), if sidecar_runs => {
+                ended?;
+                sidecar_runs = false;
+                say("the sidecar has ended: the agent is offline from here on\r");
+            }
+            event = signals.next() => {
+                let Event::End(signal) = event else {
+                    if let Some(terminal) = terminal {
+                        terminal.resize();
+                    }
+                    continue;
+                };
+                // It may have ended just now; then `wait` says so.
+                let _ended = backend.signal(signal);
+                let wait = timeout(GRACE, backend.wait()).await;
+                tracing::debug!(in_time = wait.is_ok(), "the agent was told to end");
+                return Ok(Exit::signalled(signal.as_raw()));
+            }
+        }
+    }
+}
+
+/// To the user: stderr, because stdout is the agent's.
+fn say(text: &str) {
+    // A closed stderr must not end a session.
+    let _closed = writeln!(std::io::stderr(), "{text}");
+}

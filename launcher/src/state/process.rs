@@ -1,0 +1,102 @@
+//! Which process it was: a number alone is given again to others.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// A process by number, start time (`/proc/PID/stat`, field 22, in clock ticks since boot) and boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    pub pid: i32,
+    started: u64,
+    boot: String,
+}
+
+impl ProcessId {
+    pub fn current() -> io::Result<Self> {
+        Self::of(i32::try_from(std::process::id()).map_err(io::Error::other)?)
+    }
+
+    /// An error of kind `NotFound` where it does not run, or has ended and was not waited for.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let started = parse_start(&stat).ok_or(io::ErrorKind::NotFound)?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        Ok(Self { pid, started, boot })
+    }
+
+    pub fn is_alive(&self) -> bool {
+        Self::of(self.pid).is_ok_and(|now| now == *self)
+    }
+
+    /// Kills exactly this process and waits up to a second for its end; `Ok` also where it is gone already.
+    pub fn kill(&self) -> io::Result<()> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
+        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => handle,
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        // Looked at after the handle is open: from here on the number cannot pass to another process unseen.
+        if !self.is_alive() {
+            return Ok(());
+        }
+        end(&handle, Signal::KILL, Duration::from_secs(1))?;
+        Ok(())
+    }
+}
+
+/// Sends `signal` and waits for the end of the process; whether it came in time.
+pub fn end(handle: &OwnedFd, signal: Signal, patience: Duration) -> io::Result<bool> {
+    match pidfd_send_signal(handle, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => return Err(error.into()),
+    }
+    has_ended(handle, patience)
+}
+
+/// Waits up to `patience` for the process to end.
+pub fn has_ended(handle: &OwnedFd, patience: Duration) -> io::Result<bool> {
+    let timeout = Timespec::try_from(patience).map_err(io::Error::other)?;
+    let mut fds = [PollFd::from_borrowed_fd(handle.as_fd(), PollFlags::IN)];
+    Ok(poll(&mut fds, Some(&timeout))? > 0)
+}
+
+fn parse_start(stat: &str) -> Option<u64> {
+    // The second field is the command's name in brackets and may itself hold brackets and spaces.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_fake_the_fields() {
+        let line = "7 (a) R 1 (b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        assert_eq!(parse_start(line), Some(4242));
+        assert_eq!(parse_start("7 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242"), None);
+        assert_eq!(parse_start("7 (a"), None);
+    }
+
+    #[test]
+    fn only_the_very_process_is_alive() {
+        let own = ProcessId::current().unwrap();
+        assert!(own.is_alive());
+        let other = ProcessId { started: own.started + 1, ..own.clone() };
+        assert!(!other.is_alive());
+        // Must not kill this test, whose number it has.
+        other.kill().unwrap();
+    }
+}
