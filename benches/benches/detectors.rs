@@ -2,13 +2,23 @@
 //!
 //! Each benchmark asserts its answer first: a scanner that finds nothing is fast too.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark that cannot be set up must stop"
+)]
+
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use detectors::{KnownSecret, Location, Scanner};
 
-const SIZES: [(usize, &str); 4] = [(1 << 10, "1 KiB"), (1 << 16, "64 KiB"), (1 << 20, "1 MiB"), (1 << 24, "16 MiB")];
+const SIZES: [(usize, &str); 4] = [
+    (1 << 10, "1 KiB"),
+    (1 << 16, "64 KiB"),
+    (1 << 20, "1 MiB"),
+    (1 << 24, "16 MiB"),
+];
 
 /// A small deterministic generator (xorshift64*), so that every run scans the same bytes.
 struct Random(u64);
@@ -27,13 +37,43 @@ impl Random {
 
     fn base64(&mut self, length: usize) -> String {
         const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        (0..length).map(|_| DIGITS[self.next() % 64] as char).collect()
+        (0..length)
+            .map(|_| DIGITS[self.next() % 64] as char)
+            .collect()
     }
 }
 
 const WORDS: &[&str] = &[
-    "the", "function", "returns", "a", "list", "of", "sessions", "that", "were", "open", "when", "request", "task-42", "disk", "token",
-    "bearer", "is", "not", "yet", "parsed;", "see", "`src/lib.rs`", "for", "why", "this", "fails:", "error[E0277]", "we", "should", "retry",
+    "the",
+    "function",
+    "returns",
+    "a",
+    "list",
+    "of",
+    "sessions",
+    "that",
+    "were",
+    "open",
+    "when",
+    "request",
+    "task-42",
+    "disk",
+    "token",
+    "bearer",
+    "is",
+    "not",
+    "yet",
+    "parsed;",
+    "see",
+    "`src/lib.rs`",
+    "for",
+    "why",
+    "this",
+    "fails:",
+    "error[E0277]",
+    "we",
+    "should",
+    "retry",
 ];
 
 /// A chat with a model as its API takes it: prose, code with escaped line ends and quotes, signatures.
@@ -58,7 +98,10 @@ fn rust_source(size: usize) -> Vec<u8> {
     let mut random = Random(2);
     let mut text = String::new();
     while text.len() < size {
-        let (name, word) = (random.pick(&["parse", "scan", "open", "read_until"]), random.pick(WORDS));
+        let (name, word) = (
+            random.pick(&["parse", "scan", "open", "read_until"]),
+            random.pick(WORDS),
+        );
         text.push_str(&format!(
             "    /// {word} and {name}, so that `x == 1 && y != 2`.\n    pub fn {name}_{}(&mut self, input: &[u8]) -> Result<usize, Error> {{\n        \
              let mut count = {};\n        while let Some(byte) = input.get(count) {{\n            if *byte == b'\\n' {{ return Ok(count % 7); }}\n            \
@@ -83,13 +126,22 @@ fn one_token(size: usize) -> Vec<u8> {
 }
 
 fn scanner() -> Scanner {
-    let secrets = ["EGRESS-7f3kQ9zLmXw2vBn", "another0secret1value2", "xK9-third/secret+value=", "0123456789abcdef0123456789abcdee"]
-        .into_iter()
-        .enumerate()
-        .map(|(number, value)| KnownSecret::new(&format!("EGRESS_TOKEN_{number}"), value.as_bytes()))
-        .collect::<Result<_, _>>()
-        .expect("the values are long enough");
-    Scanner::builder().token_patterns(true).known_secrets(secrets).build().expect("the table compiles")
+    let secrets = [
+        "EGRESS-7f3kQ9zLmXw2vBn",
+        "another0secret1value2",
+        "xK9-third/secret+value=",
+        "0123456789abcdef0123456789abcdee",
+    ]
+    .into_iter()
+    .enumerate()
+    .map(|(number, value)| KnownSecret::new(&format!("EGRESS_TOKEN_{number}"), value.as_bytes()))
+    .collect::<Result<_, _>>()
+    .expect("the values are long enough");
+    Scanner::builder()
+        .token_patterns(true)
+        .known_secrets(secrets)
+        .build()
+        .expect("the table compiles")
 }
 
 fn throughput(criterion: &mut Criterion) {
@@ -106,12 +158,20 @@ fn throughput(criterion: &mut Criterion) {
         for (size, label) in SIZES {
             let input = make(size);
             assert_eq!(input.len(), size);
-            let rules: Vec<&str> = scanner.scan(&Location::Body, &input).iter().map(|finding| finding.rule.0).collect();
+            let rules: Vec<&str> = scanner
+                .scan(&Location::Body, &input)
+                .iter()
+                .map(|finding| finding.rule.0)
+                .collect();
             assert_eq!(rules, expected, "{name}, {label}");
             group.throughput(Throughput::Bytes(size as u64));
-            group.bench_with_input(BenchmarkId::from_parameter(label), &input, |bencher, input| {
-                bencher.iter(|| scanner.scan(&Location::Body, black_box(input)));
-            });
+            group.bench_with_input(
+                BenchmarkId::from_parameter(label),
+                &input,
+                |bencher, input| {
+                    bencher.iter(|| scanner.scan(&Location::Body, black_box(input)));
+                },
+            );
         }
         group.finish();
     }
@@ -121,7 +181,21 @@ fn throughput(criterion: &mut Criterion) {
 fn adversarial(criterion: &mut Criterion) {
     let scanner = scanner();
     let mut group = criterion.benchmark_group("adversarial, 1 MiB");
-    for piece in ["ghp_", "sk-", "%25", "\\u00", "\\\\", "&#", "=41", "\u{ff47}", "\u{200b}a", "AAAAAAAA\n", "a\0", "Bearer ", "%41\\u0041&#65;=41\u{ff21}\0\n"] {
+    for piece in [
+        "ghp_",
+        "sk-",
+        "%25",
+        "\\u00",
+        "\\\\",
+        "&#",
+        "=41",
+        "\u{ff47}",
+        "\u{200b}a",
+        "AAAAAAAA\n",
+        "a\0",
+        "Bearer ",
+        "%41\\u0041&#65;=41\u{ff21}\0\n",
+    ] {
         let input = piece.repeat((1 << 20) / piece.len());
         group.throughput(Throughput::Bytes(input.len() as u64));
         group.bench_function(piece.escape_debug().to_string(), |bencher| {

@@ -31,7 +31,10 @@ const MAX_NAME: usize = 64;
 ///
 /// The finding is structural: it blocks whatever the policy says. `location` is copied into it.
 pub fn header_injection(location: &Location, raw: &[u8]) -> Option<Finding> {
-    if let Some(at) = raw.iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+    if let Some(at) = raw
+        .iter()
+        .position(|byte| matches!(byte, b'\r' | b'\n' | 0))
+    {
         return Some(finding(location, raw, at..at + 1, Vec::new()));
     }
     if let Some(span) = injection(raw) {
@@ -39,8 +42,12 @@ pub fn header_injection(location: &Location, raw: &[u8]) -> Option<Finding> {
     }
     let mut layers: Vec<View> = Vec::new();
     while layers.len() < LAYERS {
-        layers.push(percent_decoded(layers.last().map_or(raw, |layer| &layer.text))?);
-        let Some(span) = layers.last().and_then(|layer| injection(&layer.text)) else { continue };
+        layers.push(percent_decoded(
+            layers.last().map_or(raw, |layer| &layer.text),
+        )?);
+        let Some(span) = layers.last().and_then(|layer| injection(&layer.text)) else {
+            continue;
+        };
         let mut via = Vec::new();
         let span = layers.iter().rev().fold(span, |span, layer| {
             let mut outer = Vec::new();
@@ -64,7 +71,8 @@ fn injection(text: &[u8]) -> Option<Range<usize>> {
         let rest = text.get(at..)?;
         let (kind, length) = line_break(rest)?;
         let after = rest.get(length..).unwrap_or_default();
-        let injects = matches!(kind, Break::Certain) || line_break(after).is_some() || begins_header(after);
+        let injects =
+            matches!(kind, Break::Certain) || line_break(after).is_some() || begins_header(after);
         injects.then_some(at..at + length)
     })
 }
@@ -81,7 +89,11 @@ fn line_break(rest: &[u8]) -> Option<(Break, usize)> {
 }
 
 fn begins_header(text: &[u8]) -> bool {
-    let name = text.iter().take(MAX_NAME).take_while(|byte| is_token(**byte)).count();
+    let name = text
+        .iter()
+        .take(MAX_NAME)
+        .take_while(|byte| is_token(**byte))
+        .count();
     name > 0 && text.get(name) == Some(&b':')
 }
 
@@ -146,7 +158,12 @@ mod tests {
             "\u{560d}\u{56c9}".as_bytes(),
             b"",
         ] {
-            assert_eq!(header_injection(&Location::Query, raw), None, "{}", raw.escape_ascii());
+            assert_eq!(
+                header_injection(&Location::Query, raw),
+                None,
+                "{}",
+                raw.escape_ascii()
+            );
         }
     }
 

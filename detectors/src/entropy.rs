@@ -38,11 +38,17 @@ impl Histogram {
         for (count, weight) in weights.iter_mut().enumerate().skip(1) {
             *weight = (count as f64 * (count as f64).log2() * ONE as f64) as u64;
         }
-        Self { counts: [0; 256], sum: 0, weights }
+        Self {
+            counts: [0; 256],
+            sum: 0,
+            weights,
+        }
     }
 
     fn change(&mut self, byte: u8, by: impl Fn(u8) -> u8) {
-        let Some(count) = self.counts.get_mut(usize::from(byte)) else { return };
+        let Some(count) = self.counts.get_mut(usize::from(byte)) else {
+            return;
+        };
         let weight = |count: u8| self.weights.get(usize::from(count)).copied().unwrap_or(0);
         let before = weight(*count);
         *count = by(*count);
@@ -60,7 +66,9 @@ pub(crate) fn find(window: &Window<'_>, history: &mut History, matches: &mut Vec
     let text = window.bytes.get(window.own.start..).unwrap_or_default();
     for (at, byte) in text.iter().enumerate() {
         histogram.change(*byte, |count| count + 1);
-        let Some(start) = (at + 1).checked_sub(SPAN) else { continue };
+        let Some(start) = (at + 1).checked_sub(SPAN) else {
+            continue;
+        };
         if start >= window.own.len() || history.warned == MAX_WARNINGS {
             return;
         }

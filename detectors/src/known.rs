@@ -47,13 +47,20 @@ impl KnownSecret {
         if length > MAX_VALUE {
             return Err(KnownSecretError::TooLong { name, length });
         }
-        Ok(Self { name, value: Zeroizing::new(value.to_vec()), canary })
+        Ok(Self {
+            name,
+            value: Zeroizing::new(value.to_vec()),
+            canary,
+        })
     }
 }
 
 impl fmt::Debug for KnownSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KnownSecret").field("name", &self.name).field("canary", &self.canary).finish_non_exhaustive()
+        f.debug_struct("KnownSecret")
+            .field("name", &self.name)
+            .field("canary", &self.canary)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,9 +68,13 @@ impl fmt::Debug for KnownSecret {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KnownSecretError {
-    #[error("the value of {name} has {length} bytes, and fewer than {MIN_VALUE} would match by chance: use a longer secret")]
+    #[error(
+        "the value of {name} has {length} bytes, and fewer than {MIN_VALUE} would match by chance: use a longer secret"
+    )]
     TooShort { name: Box<str>, length: usize },
-    #[error("the value of {name} has {length} bytes, more than {MAX_VALUE}: guard the secret inside it, not the whole file")]
+    #[error(
+        "the value of {name} has {length} bytes, more than {MAX_VALUE}: guard the secret inside it, not the whole file"
+    )]
     TooLong { name: Box<str>, length: usize },
 }
 
@@ -74,7 +85,13 @@ mod tests {
     #[test]
     fn short_and_long_values_are_refused_with_their_name() {
         let error = KnownSecret::new("EGRESS_TOKEN_X", b"1234567").unwrap_err();
-        assert_eq!(error, KnownSecretError::TooShort { name: "EGRESS_TOKEN_X".into(), length: 7 });
+        assert_eq!(
+            error,
+            KnownSecretError::TooShort {
+                name: "EGRESS_TOKEN_X".into(),
+                length: 7
+            }
+        );
         assert!(error.to_string().contains("EGRESS_TOKEN_X"));
         assert!(KnownSecret::new("X", &[b'a'; MAX_VALUE + 1]).is_err());
         assert!(KnownSecret::new("X", b"12345678").is_ok());

@@ -16,7 +16,10 @@ const CONTEXT_CHARS: usize = 40;
 /// structural finding, such as `crlf-injection`, is replaced too.
 pub fn redact(input: &[u8], findings: &[Finding]) -> Vec<u8> {
     let clamp = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(input.len());
-    let spans: Vec<_> = findings.iter().map(|finding| clamp(finding.span.start)..clamp(finding.span.end)).collect();
+    let spans: Vec<_> = findings
+        .iter()
+        .map(|finding| clamp(finding.span.start)..clamp(finding.span.end))
+        .collect();
     let mut output = Vec::with_capacity(input.len());
     let mut kept_from = 0;
     for span in union(&spans) {
@@ -28,11 +31,14 @@ pub fn redact(input: &[u8], findings: &[Finding]) -> Vec<u8> {
     output
 }
 
-/// The text around `span` for people to read: every span of `hidden` is masked first and the result is cut
-/// second, so that a cut can never leave half a credential.
+/// The text around `span` for people to read: every span of `hidden`, which is a [`union`] that covers `span`, is
+/// masked first and the result is cut second, so that a cut can never leave half a credential.
 pub(crate) fn context(text: &[u8], span: &Range<usize>, hidden: &[Range<usize>]) -> Box<str> {
-    let spans = union(hidden);
-    let Some(at) = spans.iter().position(|masked| masked.start <= span.start && span.start < masked.end.max(masked.start + 1)) else {
+    let spans = hidden;
+    let Some(at) = spans
+        .partition_point(|masked| masked.start <= span.start)
+        .checked_sub(1)
+    else {
         return MASK.into();
     };
     let mut before = String::new();
@@ -74,7 +80,11 @@ fn whole_characters(text: &[u8], start: usize, end: usize) -> &[u8] {
     if start == 0 {
         return bytes;
     }
-    let cut = bytes.iter().take(3).take_while(|byte| **byte & 0xC0 == 0x80).count();
+    let cut = bytes
+        .iter()
+        .take(3)
+        .take_while(|byte| **byte & 0xC0 == 0x80)
+        .count();
     bytes.get(cut..).unwrap_or_default()
 }
 
@@ -98,7 +108,7 @@ fn is_format(c: char) -> bool {
 }
 
 /// The spans sorted, those that overlap made one.
-fn union(spans: &[Range<usize>]) -> Vec<Range<usize>> {
+pub(crate) fn union(spans: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut sorted = spans.to_vec();
     sorted.sort_by_key(|span| (span.start, span.end));
     sorted.dedup_by(|next, kept| {

@@ -10,9 +10,9 @@ use crate::window::{BLOCK, Engines, History, LOOK_AHEAD, windows};
 
 /// A set of detectors, built once and shared by every connection; a clone is a reference count.
 ///
-/// Time is linear in the input. Each byte is seen in at most `1 + LOOK_AHEAD / BLOCK` windows, and in each
-/// window by the raw pass and by at most [`view::CHAINS`](crate::view) decoded views, none of which is
-/// longer than what it was made from.
+/// Time is linear in the input. Each byte lies in at most two windows if no known secret is huge; a window is
+/// read plain, and those regions of it that are escaped, dressed or wrapped are read through at most 24 decoded
+/// views, none of which is longer than the region.
 #[derive(Clone, Debug)]
 pub struct Scanner {
     engines: Arc<Engines>,
@@ -31,7 +31,8 @@ impl Scanner {
         let mut findings = Vec::new();
         let mut history = History::default();
         for window in windows(input, self.engines.look_ahead) {
-            self.engines.scan_window(location, window, &mut history, &mut findings);
+            self.engines
+                .scan_window(location, window, &mut history, &mut findings);
         }
         findings
     }
@@ -76,8 +77,16 @@ impl ScannerBuilder {
     }
 
     pub fn build(self) -> Result<Scanner, BuildError> {
-        let tokens = if self.token_patterns { Some(TokenEngine::new()?) } else { None };
-        let known = if self.known_secrets.is_empty() { None } else { Some(KnownIndex::new(&self.known_secrets)) };
+        let tokens = if self.token_patterns {
+            Some(TokenEngine::new()?)
+        } else {
+            None
+        };
+        let known = if self.known_secrets.is_empty() {
+            None
+        } else {
+            Some(KnownIndex::new(&self.known_secrets))
+        };
         let longest = known.as_ref().map_or(0, KnownIndex::longest);
         Ok(Scanner {
             engines: Arc::new(Engines {

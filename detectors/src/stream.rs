@@ -26,13 +26,23 @@ pub struct Stream {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The buffer is the agent's data and may hold a secret.
-        f.debug_struct("Stream").field("location", &self.location).field("released", &self.released).finish_non_exhaustive()
+        f.debug_struct("Stream")
+            .field("location", &self.location)
+            .field("released", &self.released)
+            .finish_non_exhaustive()
     }
 }
 
 impl Stream {
     pub(crate) fn new(engines: Arc<Engines>, location: Location) -> Self {
-        Self { engines, location, history: History::default(), buffer: Vec::new(), buffer_start: 0, released: 0 }
+        Self {
+            engines,
+            location,
+            history: History::default(),
+            buffer: Vec::new(),
+            buffer_start: 0,
+            released: 0,
+        }
     }
 
     /// Adds a chunk, and returns the findings that it completed.
@@ -52,15 +62,13 @@ impl Stream {
 
     /// Says that the input is over, and returns the findings in what was still held back.
     ///
-    /// The stream is then at its end: what is pushed afterwards starts a new input at offset 0.
+    /// What is pushed afterwards is another input, whose offsets go on from where this one ended.
     pub fn finish(&mut self) -> Vec<Finding> {
         let mut findings = Vec::new();
         self.scan_windows(true, &mut findings);
-        let end = self.end();
+        self.buffer_start = self.end();
         self.buffer.zeroize();
-        self.buffer_start = 0;
         self.history = History::default();
-        self.released = end;
         findings
     }
 
@@ -88,7 +96,8 @@ impl Stream {
                 base: self.buffer_start,
                 own: own_start..own_end,
             };
-            self.engines.scan_window(&self.location, window, &mut self.history, findings);
+            self.engines
+                .scan_window(&self.location, window, &mut self.history, findings);
             self.released = self.buffer_start + own_end as u64;
             let keep_from = own_end.saturating_sub(LOOK_BACK);
             self.buffer.drain(..keep_from);

@@ -19,10 +19,10 @@ mod fold;
 mod map;
 mod narrow;
 mod quoted_printable;
+mod simd;
 mod traits;
 mod unescape;
 mod unwrap;
-
 
 use std::ops::Range;
 
@@ -128,7 +128,11 @@ struct Node {
 pub(crate) fn find(engines: &Engines, raw: &[u8], reach: usize, matches: &mut Vec<Match>) {
     for region in dressed::regions(raw, reach) {
         let known = matches.len();
-        find_in(engines, raw.get(region.clone()).unwrap_or_default(), matches);
+        find_in(
+            engines,
+            raw.get(region.clone()).unwrap_or_default(),
+            matches,
+        );
         for found in matches.iter_mut().skip(known) {
             found.span.start += region.start;
             found.span.end += region.start;
@@ -145,7 +149,9 @@ fn find_in(engines: &Engines, raw: &[u8], matches: &mut Vec<Match>) {
     let raw_traits = Traits::of(raw);
     let mut nodes: Vec<Node> = Vec::new();
     for chain in CHAINS {
-        let [before @ .., step] = *chain else { continue };
+        let [before @ .., step] = *chain else {
+            continue;
+        };
         let parent = nodes.iter().position(|node| node.chain == before);
         let (text, traits) = match parent.and_then(|index| nodes.get(index)) {
             Some(node) => (&node.view.text[..], node.view.traits),
@@ -156,11 +162,17 @@ fn find_in(engines: &Engines, raw: &[u8], matches: &mut Vec<Match>) {
         if !step.applies(traits) {
             continue;
         }
-        let Some(view) = step.apply(text) else { continue };
+        let Some(view) = step.apply(text) else {
+            continue;
+        };
         if nodes.iter().any(|node| node.view.text == view.text) {
             continue;
         }
-        nodes.push(Node { chain, view, parent });
+        nodes.push(Node {
+            chain,
+            view,
+            parent,
+        });
         let mut found = Vec::new();
         let Some(node) = nodes.last() else { continue };
         engines.find(&node.view.text, &mut found);
@@ -211,7 +223,10 @@ mod tests {
     fn every_beginning_of_a_chain_is_a_chain_before_it() {
         for (index, chain) in CHAINS.iter().enumerate() {
             let before = &chain[..chain.len() - 1];
-            assert!(before.is_empty() || CHAINS[..index].contains(&before), "{chain:?}");
+            assert!(
+                before.is_empty() || CHAINS[..index].contains(&before),
+                "{chain:?}"
+            );
         }
     }
 }

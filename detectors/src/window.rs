@@ -86,7 +86,13 @@ pub(crate) struct Engines {
 }
 
 impl Engines {
-    pub(crate) fn scan_window(&self, location: &Location, window: Window<'_>, history: &mut History, findings: &mut Vec<Finding>) {
+    pub(crate) fn scan_window(
+        &self,
+        location: &Location,
+        window: Window<'_>,
+        history: &mut History,
+        findings: &mut Vec<Finding>,
+    ) {
         if history.reported > MAX_FINDINGS {
             return;
         }
@@ -113,17 +119,22 @@ impl Engines {
             .iter()
             .map(|found| found.span.clone())
             .chain(history.recent.iter().map(|(_, _, span)| {
-                let local = |at: u64| usize::try_from(at.saturating_sub(window.base)).unwrap_or(usize::MAX);
+                let local =
+                    |at: u64| usize::try_from(at.saturating_sub(window.base)).unwrap_or(usize::MAX);
                 local(span.start)..local(span.end).min(window.bytes.len())
             }))
             .collect();
+        let hidden = redact::union(&hidden);
         // Those of other windows go before merging: a chain of overlapping ones that begins in the look-back
         // must not take this window's into a finding that was reported with a shorter span.
         matches.retain(|found| window.own.contains(&found.span.start));
         for found in merge(matches) {
             let span = window.base + found.span.start as u64..window.base + found.span.end as u64;
             let seen = history.recent.iter().any(|(rule, credential, earlier)| {
-                *rule == found.rule && *credential == found.credential && earlier.start <= span.start && span.end <= earlier.end
+                *rule == found.rule
+                    && *credential == found.credential
+                    && earlier.start <= span.start
+                    && span.end <= earlier.end
             });
             if seen {
                 continue;
@@ -133,7 +144,9 @@ impl Engines {
                 findings.push(give_up(location, span));
                 return;
             }
-            history.recent.push((found.rule, found.credential.clone(), span.clone()));
+            history
+                .recent
+                .push((found.rule, found.credential.clone(), span.clone()));
             findings.push(Finding {
                 severity: found.severity,
                 rule: found.rule,
@@ -147,7 +160,9 @@ impl Engines {
             });
         }
         let own_end = window.base + window.own.end as u64;
-        history.recent.retain(|(_, _, span)| span.end + LOOK_BACK as u64 > own_end);
+        history
+            .recent
+            .retain(|(_, _, span)| span.end + LOOK_BACK as u64 > own_end);
     }
 
     /// Runs tokens and known secrets over `text`, raw or decoded.
@@ -165,10 +180,18 @@ impl Engines {
 /// names it, and the span covers what any of them saw.
 fn merge(mut matches: Vec<Match>) -> Vec<Match> {
     matches.sort_by(|a, b| {
-        (a.rule, &a.credential, a.span.start, a.via.len(), &a.via).cmp(&(b.rule, &b.credential, b.span.start, b.via.len(), &b.via))
+        (a.rule, &a.credential, a.span.start, a.via.len(), &a.via).cmp(&(
+            b.rule,
+            &b.credential,
+            b.span.start,
+            b.via.len(),
+            &b.via,
+        ))
     });
     matches.dedup_by(|next, kept| {
-        let same = next.rule == kept.rule && next.credential == kept.credential && next.span.start < kept.span.end;
+        let same = next.rule == kept.rule
+            && next.credential == kept.credential
+            && next.span.start < kept.span.end;
         if same {
             kept.span.end = kept.span.end.max(next.span.end);
         }

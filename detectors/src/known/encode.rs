@@ -7,8 +7,10 @@ use zeroize::Zeroizing;
 /// Encoded bytes of a secret: as secret as it.
 pub(super) type Encoded = Zeroizing<Vec<u8>>;
 
-pub(super) const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-pub(super) const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+pub(super) const BASE64: &[u8; 64] =
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+pub(super) const BASE64_URL: &[u8; 64] =
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 pub(super) const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 pub(super) const BASE32_HEX: &[u8; 32] = b"0123456789ABCDEFGHIJKLMNOPQRSTUV";
 const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
@@ -30,12 +32,17 @@ pub(super) fn radix(value: &[u8], before: usize, alphabet: &[u8]) -> Encoded {
     let first = (8 * before).div_ceil(width);
     let end = 8 * (before + value.len()) / width;
     let bit = |at: usize| {
-        let byte = (at / 8).checked_sub(before).and_then(|index| value.get(index)).copied().unwrap_or(0);
+        let byte = (at / 8)
+            .checked_sub(before)
+            .and_then(|index| value.get(index))
+            .copied()
+            .unwrap_or(0);
         usize::from(byte >> (7 - at % 8) & 1)
     };
     (first..end)
         .map(|digit| {
-            let index = (digit * width..(digit + 1) * width).fold(0, |index, at| index << 1 | bit(at));
+            let index =
+                (digit * width..(digit + 1) * width).fold(0, |index, at| index << 1 | bit(at));
             alphabet.get(index).copied().unwrap_or_default()
         })
         .collect::<Vec<u8>>()
@@ -47,10 +54,15 @@ pub(super) fn base85(value: &[u8], before: usize, alphabet: &[u8; 85]) -> Encode
     let own = value.get((4 - before) % 4..).unwrap_or_default();
     let mut digits = Vec::new();
     for group in own.chunks_exact(4) {
-        let mut number = group.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+        let mut number = group
+            .iter()
+            .fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
         let mut five = [0; 5];
         for digit in five.iter_mut().rev() {
-            *digit = alphabet.get(number as usize % 85).copied().unwrap_or_default();
+            *digit = alphabet
+                .get(number as usize % 85)
+                .copied()
+                .unwrap_or_default();
             number /= 85;
         }
         digits.extend_from_slice(&five);

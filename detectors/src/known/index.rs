@@ -20,7 +20,10 @@ const STRIDE: usize = 4;
 /// Bytes of a gram.
 const GRAM: usize = 5;
 
-const _: () = assert!(STRIDE + GRAM - 1 <= MIN_VARIANT, "a variant must hold a gram at each phase");
+const _: () = assert!(
+    STRIDE + GRAM - 1 <= MIN_VARIANT,
+    "a variant must hold a gram at each phase"
+);
 
 /// The bytes of a `u64` read from the text that belong to the gram.
 const GRAM_MASK: u64 = (1 << (8 * GRAM)) - 1;
@@ -56,7 +59,10 @@ struct Entry {
 
 impl fmt::Debug for KnownIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KnownIndex").field("names", &self.names).field("variants", &self.variants.len()).finish_non_exhaustive()
+        f.debug_struct("KnownIndex")
+            .field("names", &self.names)
+            .field("variants", &self.variants.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -65,12 +71,26 @@ impl KnownIndex {
         let mut names = Vec::new();
         let mut variants = Vec::new();
         for (number, secret) in (0_u32..).zip(secrets) {
-            names.push((RuleId(if secret.canary { "canary" } else { "known-secret" }), secret.name.clone()));
-            variants.extend(of(&secret.value).into_iter().map(|variant| (number, variant)));
+            names.push((
+                RuleId(if secret.canary {
+                    "canary"
+                } else {
+                    "known-secret"
+                }),
+                secret.name.clone(),
+            ));
+            variants.extend(
+                of(&secret.value)
+                    .into_iter()
+                    .map(|variant| (number, variant)),
+            );
         }
         let multiplier = RandomState::new().hash_one(()) | 1;
         let mut entries = choose_grams(&variants, multiplier);
-        let bucket_bits = (entries.len() * 2).next_power_of_two().trailing_zeros().max(8);
+        let bucket_bits = (entries.len() * 2)
+            .next_power_of_two()
+            .trailing_zeros()
+            .max(8);
         let filter_bits = bucket_bits + 4;
         let (bucket_shift, filter_shift) = (64 - bucket_bits, 64 - filter_bits);
         let hash = |gram: u64| gram.wrapping_mul(multiplier);
@@ -92,8 +112,22 @@ impl KnownIndex {
             begin += *bucket;
             *bucket = begin;
         }
-        let longest = variants.iter().map(|(_, variant)| variant.bytes.len()).max().unwrap_or(0);
-        Self { names, variants, filter, buckets, entries, filter_shift, bucket_shift, multiplier, longest }
+        let longest = variants
+            .iter()
+            .map(|(_, variant)| variant.bytes.len())
+            .max()
+            .unwrap_or(0);
+        Self {
+            names,
+            variants,
+            filter,
+            buckets,
+            entries,
+            filter_shift,
+            bucket_shift,
+            multiplier,
+            longest,
+        }
     }
 
     /// Bytes of the longest variant.
@@ -106,7 +140,10 @@ impl KnownIndex {
         let mut last: Vec<Option<usize>> = Vec::new();
         let mut at = 0;
         // Eight bytes are read at each probe though five count; the rest of the text is copied out for that.
-        while let Some(eight) = text.get(at..at + 8).and_then(|bytes| bytes.first_chunk::<8>()) {
+        while let Some(eight) = text
+            .get(at..at + 8)
+            .and_then(|bytes| bytes.first_chunk::<8>())
+        {
             let hash = gram(*eight).wrapping_mul(self.multiplier);
             if self.may_hold(hash) {
                 self.verify(text, at, gram(*eight), &mut last, matches);
@@ -116,39 +153,71 @@ impl KnownIndex {
         let rest = text.get(at..).unwrap_or_default();
         if rest.len() >= GRAM {
             let mut eight = [0; 8];
-            eight.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+            eight
+                .iter_mut()
+                .zip(rest)
+                .for_each(|(to, from)| *to = *from);
             self.verify(text, at, gram(eight), &mut last, matches);
         }
     }
 
     fn may_hold(&self, hash: u64) -> bool {
         let bit = (hash >> self.filter_shift) as usize;
-        self.filter.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+        self.filter
+            .get(bit / 64)
+            .is_some_and(|word| word >> (bit % 64) & 1 == 1)
     }
 
     #[cold]
-    fn verify(&self, text: &[u8], at: usize, gram: u64, last: &mut Vec<Option<usize>>, matches: &mut Vec<Match>) {
+    fn verify(
+        &self,
+        text: &[u8],
+        at: usize,
+        gram: u64,
+        last: &mut Vec<Option<usize>>,
+        matches: &mut Vec<Match>,
+    ) {
         let bucket = (gram.wrapping_mul(self.multiplier) >> self.bucket_shift) as usize;
-        let (Some(begin), Some(end)) = (self.buckets.get(bucket), self.buckets.get(bucket + 1)) else { return };
-        for entry in self.entries.get(*begin as usize..*end as usize).unwrap_or_default() {
+        let (Some(begin), Some(end)) = (self.buckets.get(bucket), self.buckets.get(bucket + 1))
+        else {
+            return;
+        };
+        for entry in self
+            .entries
+            .get(*begin as usize..*end as usize)
+            .unwrap_or_default()
+        {
             if entry.gram != gram {
                 continue;
             }
-            let Some((number, variant)) = self.variants.get(entry.variant as usize) else { continue };
-            let Some(start) = at.checked_sub(entry.offset as usize) else { continue };
+            let Some((number, variant)) = self.variants.get(entry.variant as usize) else {
+                continue;
+            };
+            let Some(start) = at.checked_sub(entry.offset as usize) else {
+                continue;
+            };
             let span = start..start + variant.bytes.len();
-            if !text.get(span.clone()).is_some_and(|bytes| bytes.eq_ignore_ascii_case(&variant.bytes)) {
+            if !text
+                .get(span.clone())
+                .is_some_and(|bytes| bytes.eq_ignore_ascii_case(&variant.bytes))
+            {
                 continue;
             }
             last.resize(self.names.len(), None);
-            let Some(last) = last.get_mut(*number as usize) else { continue };
+            let Some(last) = last.get_mut(*number as usize) else {
+                continue;
+            };
             match last.and_then(|index| matches.get_mut(index)) {
                 // A value of one repeated letter matches at every position of a run of it.
-                Some(earlier) if earlier.span.start <= span.start && span.start < earlier.span.end => {
+                Some(earlier)
+                    if earlier.span.start <= span.start && span.start < earlier.span.end =>
+                {
                     earlier.span.end = earlier.span.end.max(span.end);
                 }
                 _ => {
-                    let Some((rule, name)) = self.names.get(*number as usize) else { continue };
+                    let Some((rule, name)) = self.names.get(*number as usize) else {
+                        continue;
+                    };
                     *last = Some(matches.len());
                     matches.push(Match {
                         rule: *rule,
@@ -172,7 +241,11 @@ fn gram(eight: [u8; 8]) -> u64 {
 /// For each variant and phase the gram that is rarest among all variants.
 fn choose_grams(variants: &[(u32, Variant)], multiplier: u64) -> Vec<Entry> {
     let grams = |variant: &Variant| -> Vec<u64> {
-        variant.bytes.windows(GRAM).map(|five| gram([five[0], five[1], five[2], five[3], five[4], 0, 0, 0])).collect()
+        variant
+            .bytes
+            .windows(GRAM)
+            .map(|five| gram([five[0], five[1], five[2], five[3], five[4], 0, 0, 0]))
+            .collect()
     };
     // A sketch will do: two grams that share a counter only look more common than they are.
     let counter = |gram: u64| (gram.wrapping_mul(multiplier) >> 48) as usize;
@@ -186,10 +259,17 @@ fn choose_grams(variants: &[(u32, Variant)], multiplier: u64) -> Vec<Entry> {
     let mut entries = Vec::with_capacity(variants.len() * STRIDE);
     for (number, grams) in (0_u32..).zip(&all) {
         for phase in 0..STRIDE {
-            let candidates = (phase as u32..).step_by(STRIDE).zip(grams.iter().skip(phase).step_by(STRIDE));
-            let rarest = candidates.min_by_key(|(_, gram)| counts.get(counter(**gram)).copied().unwrap_or(u32::MAX));
+            let candidates = (phase as u32..)
+                .step_by(STRIDE)
+                .zip(grams.iter().skip(phase).step_by(STRIDE));
+            let rarest = candidates
+                .min_by_key(|(_, gram)| counts.get(counter(**gram)).copied().unwrap_or(u32::MAX));
             if let Some((offset, gram)) = rarest {
-                entries.push(Entry { gram: *gram, variant: number, offset });
+                entries.push(Entry {
+                    gram: *gram,
+                    variant: number,
+                    offset,
+                });
             }
         }
     }

@@ -30,7 +30,10 @@ pub(super) fn of(value: &[u8]) -> Vec<Variant> {
     all.in_base64(&[], value);
     for before in 0..5 {
         all.add(&[Via::Base32], encode::radix(value, before, encode::BASE32));
-        all.add(&[Via::Base32], encode::radix(value, before, encode::BASE32_HEX));
+        all.add(
+            &[Via::Base32],
+            encode::radix(value, before, encode::BASE32_HEX),
+        );
     }
     for before in 0..4 {
         for alphabet in [encode::ASCII85, encode::BASE85, encode::Z85] {
@@ -41,15 +44,24 @@ pub(super) fn of(value: &[u8]) -> Vec<Variant> {
         all.add(&[Via::Hex], encode::joined(value, separator, encode::hex));
     }
     for separator in ["", ",", ", ", " "] {
-        all.add(&[Via::Hex], encode::joined(value, separator, encode::prefixed_hex));
+        all.add(
+            &[Via::Hex],
+            encode::joined(value, separator, encode::prefixed_hex),
+        );
     }
     for separator in [",", ", ", " ", "\n"] {
-        all.add(&[Via::Decimal], encode::joined(value, separator, encode::decimal));
+        all.add(
+            &[Via::Decimal],
+            encode::joined(value, separator, encode::decimal),
+        );
     }
     all.add(&[Via::Octal], encode::joined(value, " ", encode::octal));
     all.add(&[Via::Reversed], encode::reversed(value));
     all.add(&[Via::Rot13], encode::rot13(value));
-    all.add(&[Via::Rot13, Via::Reversed], encode::rot13(&encode::reversed(value)));
+    all.add(
+        &[Via::Rot13, Via::Reversed],
+        encode::rot13(&encode::reversed(value)),
+    );
     // As they stand, too: a view takes the NULs out, but a value with bytes above 0x7F is changed by it.
     for (width, via) in [(2, Via::Utf16), (4, Via::Utf32)] {
         all.add(&[via], encode::wide(value, width, true));
@@ -74,8 +86,16 @@ struct Variants {
 
 impl Variants {
     fn add(&mut self, via: &[Via], bytes: Encoded) {
-        if bytes.len() >= MIN_VARIANT && self.seen.insert(self.state.hash_one(&*Encoded::new(bytes.to_ascii_lowercase()))) {
-            self.list.push(Variant { bytes, via: via.to_vec() });
+        if bytes.len() >= MIN_VARIANT
+            && self.seen.insert(
+                self.state
+                    .hash_one(&*Encoded::new(bytes.to_ascii_lowercase())),
+            )
+        {
+            self.list.push(Variant {
+                bytes,
+                via: via.to_vec(),
+            });
         }
     }
 
@@ -84,7 +104,10 @@ impl Variants {
         for before in 0..3 {
             for alphabet in [encode::BASE64, encode::BASE64_URL] {
                 let encoded = encode::radix(inner, before, alphabet);
-                self.add(&[&[Via::Reversed, Via::Base64], inside].concat(), encode::reversed(&encoded));
+                self.add(
+                    &[&[Via::Reversed, Via::Base64], inside].concat(),
+                    encode::reversed(&encoded),
+                );
                 self.add(&[&[Via::Base64], inside].concat(), encoded);
             }
         }
@@ -102,7 +125,10 @@ impl Variants {
         ];
         for before in 0..3 {
             inner.push((Via::Base64, encode::radix(value, before, encode::BASE64)));
-            inner.push((Via::Base64, encode::radix(value, before, encode::BASE64_URL)));
+            inner.push((
+                Via::Base64,
+                encode::radix(value, before, encode::BASE64_URL),
+            ));
         }
         for before in 0..5 {
             inner.push((Via::Base32, encode::radix(value, before, encode::BASE32)));
@@ -112,7 +138,10 @@ impl Variants {
             self.add(&[Via::Hex, via], encode::joined(&encoded, "", encode::hex));
             self.add(&[Via::Reversed, via], encode::reversed(&encoded));
             for before in 0..5 {
-                self.add(&[Via::Base32, via], encode::radix(&encoded, before, encode::BASE32));
+                self.add(
+                    &[Via::Base32, via],
+                    encode::radix(&encoded, before, encode::BASE32),
+                );
             }
         }
     }

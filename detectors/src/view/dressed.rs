@@ -38,14 +38,25 @@ pub(super) fn regions(text: &[u8], reach: usize) -> impl Iterator<Item = Range<u
 
 fn is_dressed(text: &[u8], at: usize) -> bool {
     // Two bytes more, since a trait is told by up to three.
-    let traits = Traits::of(text.get(at..(at + PIECE + 2).min(text.len())).unwrap_or_default());
+    let traits = Traits::of(
+        text.get(at..(at + PIECE + 2).min(text.len()))
+            .unwrap_or_default(),
+    );
     if !traits.any() {
         return false;
     }
-    let around = text.get(at.saturating_sub(MARGIN)..(at + PIECE + MARGIN).min(text.len())).unwrap_or_default();
-    [Step::Fold, Step::Unescape, Step::Narrow, Step::QuotedPrintable, Step::Unwrap]
-        .into_iter()
-        .any(|step| step.applies(traits) && step.changes(around))
+    let around = text
+        .get(at.saturating_sub(MARGIN)..(at + PIECE + MARGIN).min(text.len()))
+        .unwrap_or_default();
+    [
+        Step::Fold,
+        Step::Unescape,
+        Step::Narrow,
+        Step::QuotedPrintable,
+        Step::Unwrap,
+    ]
+    .into_iter()
+    .any(|step| step.applies(traits) && step.changes(around))
 }
 
 #[cfg(test)]
@@ -59,11 +70,24 @@ mod tests {
             text.splice(at..at, *b"%41");
             let regions: Vec<_> = regions(&text, 300).collect();
             assert_eq!(regions.len(), 1, "{at}: {regions:?}");
-            assert!(regions[0].start <= at.saturating_sub(300) && regions[0].end >= (at + 303).min(text.len()));
+            assert!(
+                regions[0].start <= at.saturating_sub(300)
+                    && regions[0].end >= (at + 303).min(text.len())
+            );
             assert!(regions[0].len() <= 2 * PIECE + 2 * (MARGIN + 300));
         }
-        assert_eq!(regions(b"plain & simple = 100% \\n fn f(&mut self)\n", 300).count(), 0);
-        let apart = [&b"%41"[..], &[b' '; 5000], b"\xC3\xA9", &[b' '; 5000], b"\0"].concat();
+        assert_eq!(
+            regions(b"plain & simple = 100% \\n fn f(&mut self)\n", 300).count(),
+            0
+        );
+        let apart = [
+            &b"%41"[..],
+            &[b' '; 5000],
+            b"\xC3\xA9",
+            &[b' '; 5000],
+            b"\0",
+        ]
+        .concat();
         assert_eq!(regions(&apart, 128).count(), 3);
     }
 }

@@ -23,8 +23,14 @@ struct Reading {
     length: u8,
 }
 
-const KEEP: Reading = Reading { ascii: [0; 3], length: 0xFF };
-const ERASE: Reading = Reading { ascii: [0; 3], length: 0 };
+const KEEP: Reading = Reading {
+    ascii: [0; 3],
+    length: 0xFF,
+};
+const ERASE: Reading = Reading {
+    ascii: [0; 3],
+    length: 0,
+};
 
 pub(super) fn fold(rewriter: &mut Rewriter<'_>) {
     let text = rewriter.source();
@@ -38,7 +44,10 @@ pub(super) fn fold(rewriter: &mut Rewriter<'_>) {
         from = at + length;
         let reading = read(character);
         if reading != KEEP {
-            let ascii = reading.ascii.get(..usize::from(reading.length)).unwrap_or_default();
+            let ascii = reading
+                .ascii
+                .get(..usize::from(reading.length))
+                .unwrap_or_default();
             rewriter.replace(at..from, ascii, Via::Unicode);
         }
     }
@@ -54,7 +63,10 @@ fn next_non_ascii(text: &[u8], from: usize) -> Option<usize> {
         }
         at += 8;
     }
-    text.get(at..)?.iter().position(|byte| *byte >= 0x80).map(|found| at + found)
+    text.get(at..)?
+        .iter()
+        .position(|byte| *byte >= 0x80)
+        .map(|found| at + found)
 }
 
 /// The character that `bytes` begin with, and its length. Overlong forms are read too: a lenient reader
@@ -86,16 +98,29 @@ fn read(character: u32) -> Reading {
 }
 
 fn ascii(bytes: &[u8]) -> Reading {
-    let mut reading = Reading { ascii: [0; 3], length: bytes.len() as u8 };
-    reading.ascii.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    let mut reading = Reading {
+        ascii: [0; 3],
+        length: bytes.len() as u8,
+    };
+    reading
+        .ascii
+        .iter_mut()
+        .zip(bytes)
+        .for_each(|(to, from)| *to = *from);
     reading
 }
 
 /// 512 KiB, made when the first text with such characters comes, in some milliseconds.
 static TABLE: LazyLock<Vec<Reading>> = LazyLock::new(|| {
-    let look_alikes: HashMap<char, u8> =
-        LOOK_ALIKES.iter().flat_map(|(from, ascii)| from.chars().map(|character| (character, *ascii))).collect();
-    (0..PLANES).map(|number| char::from_u32(number).map_or(KEEP, |character| work_out(character, &look_alikes))).collect()
+    let look_alikes: HashMap<char, u8> = LOOK_ALIKES
+        .iter()
+        .flat_map(|(from, ascii)| from.chars().map(|character| (character, *ascii)))
+        .collect();
+    (0..PLANES)
+        .map(|number| {
+            char::from_u32(number).map_or(KEEP, |character| work_out(character, &look_alikes))
+        })
+        .collect()
 });
 
 fn work_out(character: char, look_alikes: &HashMap<char, u8>) -> Reading {
@@ -111,7 +136,10 @@ fn work_out(character: char, look_alikes: &HashMap<char, u8>) -> Reading {
     }
     // What is left of its compatibility decomposition without accents.
     let mut bytes = Vec::new();
-    for part in std::iter::once(character).nfkd().filter(|part| !is_combining_mark(*part) && !is_ignorable(*part)) {
+    for part in std::iter::once(character)
+        .nfkd()
+        .filter(|part| !is_combining_mark(*part) && !is_ignorable(*part))
+    {
         let byte = match look_alikes.get(&part) {
             Some(reading) => *reading,
             None => match u8::try_from(part) {
@@ -192,7 +220,10 @@ const LOOK_ALIKES: &[(&str, u8)] = &[
     ("\u{445}\u{3c7}\u{d7}", b'x'),
     ("\u{443}\u{4af}\u{3b3}\u{263}", b'y'),
     ("\u{437}\u{290}", b'z'),
-    ("\u{2010}\u{2011}\u{2012}\u{2013}\u{2014}\u{2015}\u{2043}\u{2212}\u{2796}\u{30fc}", b'-'),
+    (
+        "\u{2010}\u{2011}\u{2012}\u{2013}\u{2014}\u{2015}\u{2043}\u{2212}\u{2796}\u{30fc}",
+        b'-',
+    ),
     ("\u{2024}\u{3002}\u{6d4}\u{701}\u{702}", b'.'),
     ("\u{2215}\u{2044}\u{29f8}\u{2571}", b'/'),
     ("\u{2cd}\u{ff3f}\u{fe4d}\u{fe4e}\u{fe4f}\u{203f}", b'_'),
@@ -237,7 +268,9 @@ mod tests {
     #[test]
     fn no_reading_is_longer_than_its_character() {
         for number in 0x80..PLANES {
-            let Some(character) = char::from_u32(number) else { continue };
+            let Some(character) = char::from_u32(number) else {
+                continue;
+            };
             let reading = read(number);
             assert!(reading == KEEP || usize::from(reading.length) <= character.len_utf8());
         }

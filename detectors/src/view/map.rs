@@ -23,7 +23,9 @@ impl View {
 
     /// The first place where invisible characters were taken out by the hundred.
     pub(super) fn flood(&self) -> Option<Range<usize>> {
-        let flooded = |unit: &&Unit| unit.via == Via::Unicode && unit.text_len == 0 && unit.source_len > FLOOD;
+        let flooded = |unit: &&Unit| {
+            unit.via == Via::Unicode && unit.text_len == 0 && unit.source_len > FLOOD
+        };
         self.map.units.iter().find(flooded).map(|unit| {
             let at = unit.text as usize;
             at.min(self.text.len().saturating_sub(1))..at.saturating_add(1).min(self.text.len())
@@ -54,7 +56,12 @@ impl OffsetMap {
         let last = span.end.saturating_sub(1);
         let (first_unit, end_unit) = (after(span.start), after(last));
         let locate = |at: usize, end_unit: usize| -> Range<usize> {
-            let Some(unit) = end_unit.checked_sub(1).and_then(|index| self.units.get(index)) else { return at..at + 1 };
+            let Some(unit) = end_unit
+                .checked_sub(1)
+                .and_then(|index| self.units.get(index))
+            else {
+                return at..at + 1;
+            };
             let inside = at - unit.text as usize;
             let source_end = (unit.source + unit.source_len) as usize;
             match inside.checked_sub(unit.text_len as usize) {
@@ -63,7 +70,10 @@ impl OffsetMap {
             }
         };
         let start = locate(span.start, first_unit);
-        let touched = self.units.get(first_unit.saturating_sub(1)..end_unit).unwrap_or_default();
+        let touched = self
+            .units
+            .get(first_unit.saturating_sub(1)..end_unit)
+            .unwrap_or_default();
         for unit in touched {
             // The unit before the span's first byte belongs to it only if that byte is in it.
             if unit.source as usize >= start.start && !via.contains(&unit.via) {
@@ -85,7 +95,12 @@ pub(super) struct Rewriter<'a> {
 
 impl<'a> Rewriter<'a> {
     pub(super) fn new(source: &'a [u8]) -> Self {
-        Self { source, copied: 0, text: Vec::new(), units: Vec::new() }
+        Self {
+            source,
+            copied: 0,
+            text: Vec::new(),
+            units: Vec::new(),
+        }
     }
 
     pub(super) fn source(&self) -> &'a [u8] {
@@ -97,7 +112,11 @@ impl<'a> Rewriter<'a> {
         if self.units.is_empty() {
             self.text.reserve(self.source.len());
         }
-        self.text.extend_from_slice(self.source.get(self.copied..range.start).unwrap_or_default());
+        self.text.extend_from_slice(
+            self.source
+                .get(self.copied..range.start)
+                .unwrap_or_default(),
+        );
         let adjoining = self.copied == range.start;
         self.copied = range.end;
         let source_len = range.len() as u32;
@@ -129,8 +148,13 @@ impl<'a> Rewriter<'a> {
         if self.units.is_empty() {
             return None;
         }
-        self.text.extend_from_slice(self.source.get(self.copied..).unwrap_or_default());
-        Some(View { traits: Traits::of(&self.text), text: self.text, map: OffsetMap { units: self.units } })
+        self.text
+            .extend_from_slice(self.source.get(self.copied..).unwrap_or_default());
+        Some(View {
+            traits: Traits::of(&self.text),
+            text: self.text,
+            map: OffsetMap { units: self.units },
+        })
     }
 }
 

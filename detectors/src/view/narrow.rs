@@ -12,9 +12,18 @@ pub(super) fn narrow(rewriter: &mut Rewriter<'_>) {
     let mut from = 0;
     while let Some(found) = memchr::memchr(0, text.get(from..).unwrap_or_default()) {
         let start = from + found;
-        let run = text.get(start..).unwrap_or_default().iter().take_while(|byte| **byte == 0).count();
+        let run = text
+            .get(start..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(|byte| **byte == 0)
+            .count();
         if run <= MAX_RUN {
-            rewriter.replace(start..start + run, b"", if run < 3 { Via::Utf16 } else { Via::Utf32 });
+            rewriter.replace(
+                start..start + run,
+                b"",
+                if run < 3 { Via::Utf16 } else { Via::Utf32 },
+            );
         }
         from = start + run;
     }

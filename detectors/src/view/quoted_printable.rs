@@ -24,7 +24,11 @@ pub(super) fn decode(rewriter: &mut Rewriter<'_>) {
 }
 
 fn soft_break(rest: &[u8]) -> Option<usize> {
-    let blanks = rest.iter().take(MAX_BLANKS).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let blanks = rest
+        .iter()
+        .take(MAX_BLANKS)
+        .take_while(|byte| matches!(byte, b' ' | b'\t'))
+        .count();
     match rest.get(blanks..)? {
         [b'\r', b'\n', ..] => Some(blanks + 2),
         [b'\n', ..] => Some(blanks + 1),

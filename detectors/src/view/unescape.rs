@@ -21,11 +21,17 @@ const MAX_DIGITS: usize = 10;
 pub(super) fn unescape(rewriter: &mut Rewriter<'_>) {
     let text = rewriter.source();
     let mut from = 0;
-    while let Some(found) = memchr::memchr3(b'%', b'\\', b'&', text.get(from..).unwrap_or_default()) {
+    while let Some(found) = memchr::memchr3(b'%', b'\\', b'&', text.get(from..).unwrap_or_default())
+    {
         let at = from + found;
         from = at + 1;
         if text.get(at) == Some(&b'\\') {
-            from += text.get(from..).unwrap_or_default().iter().take_while(|byte| **byte == b'\\').count();
+            from += text
+                .get(from..)
+                .unwrap_or_default()
+                .iter()
+                .take_while(|byte| **byte == b'\\')
+                .count();
         }
         let at = at.max(from.saturating_sub(MAX_BACKSLASHES));
         let rest = text.get(from..).unwrap_or_default();
@@ -64,13 +70,19 @@ struct Written {
 
 impl Written {
     fn byte(byte: u8) -> Self {
-        Self { bytes: [byte, 0, 0, 0], length: 1 }
+        Self {
+            bytes: [byte, 0, 0, 0],
+            length: 1,
+        }
     }
 
     /// Surrogates and numbers beyond Unicode become U+FFFD, as everywhere.
     fn character(number: u32) -> Self {
         let mut bytes = [0; 4];
-        let length = char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER).encode_utf8(&mut bytes).len();
+        let length = char::from_u32(number)
+            .unwrap_or(char::REPLACEMENT_CHARACTER)
+            .encode_utf8(&mut bytes)
+            .len();
         Self { bytes, length }
     }
 
@@ -123,7 +135,10 @@ fn utf16(rest: &[u8], mark: u8) -> Option<(Written, usize)> {
         && *at == mark
         && let Some(second @ 0xDC00..=0xDFFF) = unit(digits)
     {
-        return Some((Written::character(0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00)), 11));
+        return Some((
+            Written::character(0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00)),
+            11,
+        ));
     }
     Some((Written::character(first), 5))
 }
@@ -141,7 +156,9 @@ fn entity(rest: &[u8]) -> Option<(Written, usize)> {
             (number, count + 1)
         }
         _ => {
-            let name = NAMED.iter().find(|(name, _)| rest.starts_with(name.as_bytes()))?;
+            let name = NAMED
+                .iter()
+                .find(|(name, _)| rest.starts_with(name.as_bytes()))?;
             return Some((Written::character(name.1), name.0.len()));
         }
     };
@@ -178,7 +195,11 @@ const NAMED: &[(&str, u32)] = &[
 fn number(digits: &[u8], base: u32, max: usize) -> Option<(u32, usize)> {
     let mut number: u32 = 0;
     let mut count = 0;
-    for digit in digits.iter().take(max).map_while(|byte| char::from(*byte).to_digit(base)) {
+    for digit in digits
+        .iter()
+        .take(max)
+        .map_while(|byte| char::from(*byte).to_digit(base))
+    {
         number = number.saturating_mul(base).saturating_add(digit);
         count += 1;
     }
@@ -199,7 +220,9 @@ mod tests {
     fn unescaped(text: &str) -> String {
         let mut rewriter = Rewriter::new(text.as_bytes());
         unescape(&mut rewriter);
-        rewriter.finish().map_or(text.into(), |view| String::from_utf8_lossy(&view.text).into_owned())
+        rewriter.finish().map_or(text.into(), |view| {
+            String::from_utf8_lossy(&view.text).into_owned()
+        })
     }
 
     #[test]

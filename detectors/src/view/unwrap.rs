@@ -1,8 +1,7 @@
 //! Line breaks out of wrapped base64, and of anything written like it.
 
-use std::array::from_fn;
-
 use super::map::Rewriter;
+use super::simd::vectorised;
 use crate::finding::Via;
 
 /// Characters before a break and after it that tell a wrapped run from prose and code, where a word of eight
@@ -23,12 +22,16 @@ pub(super) fn unwrap(rewriter: &mut Rewriter<'_>) {
             Some([.., b'\r', b'\n']) => from - 2,
             _ => from - 1,
         };
-        let Some(before) = at.checked_sub(BEFORE).and_then(|start| text.get(start..at)) else { continue };
+        let Some(before) = at.checked_sub(BEFORE).and_then(|start| text.get(start..at)) else {
+            continue;
+        };
         if !before.iter().all(is_base64) {
             continue;
         }
         let rest = text.get(at..).unwrap_or_default();
-        let Some(length) = line_break(rest) else { continue };
+        let Some(length) = line_break(rest) else {
+            continue;
+        };
         let follows = rest.get(length..length + AFTER).unwrap_or_default();
         if follows.len() == AFTER && follows.iter().all(is_base64) {
             from = at + length;
@@ -40,30 +43,64 @@ pub(super) fn unwrap(rewriter: &mut Rewriter<'_>) {
 /// Whether a run of base64 and then a line break stand anywhere in `text`, without a branch for each line: prose
 /// and code have one every few words, and hardly any is in question.
 pub(super) fn may_change(text: &[u8]) -> bool {
-    const PIECE: usize = 256;
-    // One more than is judged: a backslash counts only before an `n` or `r`.
-    const SEEN: usize = BEFORE + PIECE + 1;
-    let mut start = 0;
-    while start + BEFORE < text.len() {
-        let rest = text.get(start..).unwrap_or_default();
-        let mut bytes = [0_u8; SEEN];
-        bytes.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        let one = bytes.map(|byte| u8::from(is_base64(&byte)));
-        // Element `i` says that a run of 2, 4 and 8 begins there; two of 8 in a row make `BEFORE`.
-        let two: [u8; SEEN - 1] = from_fn(|at| one[at] & one[at + 1]);
-        let four: [u8; SEEN - 3] = from_fn(|at| two[at] & two[at + 2]);
-        let eight: [u8; SEEN - 7] = from_fn(|at| four[at] & four[at + 4]);
-        let found = (0..PIECE).fold(0, |found, at| {
-            let (byte, next) = (bytes[at + BEFORE], bytes[at + BEFORE + 1]);
-            let escaped = u8::from(byte == b'\\') & (u8::from(next == b'n') | u8::from(next == b'r'));
-            found | (eight[at] & eight[at + 8] & (escaped | u8::from(byte == b'\n') | u8::from(byte == b'\r')))
-        });
-        if found != 0 {
-            return true;
-        }
-        start += PIECE;
+    // A plain loop: an iterator's closure would not be compiled together with it.
+    vectorised(
+        #[inline(always)]
+        || {
+            let mut start = 0;
+            while start < text.len() {
+                if has_break(text, start) {
+                    return true;
+                }
+                start += PIECE;
+            }
+            false
+        },
+    )
+}
+
+/// Bytes judged together by [`may_change`].
+const PIECE: usize = 256;
+
+/// One more than is judged: a backslash counts only before an `n` or `r`.
+const SEEN: usize = BEFORE + PIECE + 1;
+
+/// Whether a break ends a run that begins in the [`PIECE`] bytes from `start` on.
+#[inline(always)]
+fn has_break(text: &[u8], start: usize) -> bool {
+    let rest = text.get(start..).unwrap_or_default();
+    let seen = rest.len().min(SEEN);
+    let mut bytes = [0_u8; SEEN];
+    if let (Some(to), Some(from)) = (bytes.get_mut(..seen), rest.get(..seen)) {
+        to.copy_from_slice(from);
     }
-    false
+    // Element `i` says that a run of 1, 2, 4 and 8 begins there; two of 8 in a row make `BEFORE`. Indices are right
+    // by construction: each array is shorter by what the one before is looked ahead.
+    let mut one = [0_u8; SEEN];
+    let mut two = [0_u8; SEEN - 1];
+    let mut four = [0_u8; SEEN - 3];
+    let mut eight = [0_u8; SEEN - 7];
+    for at in 0..one.len() {
+        one[at] = u8::from(is_base64(&bytes[at]));
+    }
+    for at in 0..two.len() {
+        two[at] = one[at] & one[at + 1];
+    }
+    for at in 0..four.len() {
+        four[at] = two[at] & two[at + 2];
+    }
+    for at in 0..eight.len() {
+        eight[at] = four[at] & four[at + 4];
+    }
+    let mut found = 0;
+    for at in 0..PIECE {
+        let (byte, next) = (bytes[at + BEFORE], bytes[at + BEFORE + 1]);
+        let escaped = u8::from(byte == b'\\') & (u8::from(next == b'n') | u8::from(next == b'r'));
+        found |= eight[at]
+            & eight[at + 8]
+            & (escaped | u8::from(byte == b'\n') | u8::from(byte == b'\r'));
+    }
+    found != 0
 }
 
 /// The length of a line break and the blanks after it.
@@ -75,12 +112,25 @@ fn line_break(rest: &[u8]) -> Option<usize> {
         [b'\\', b'n', ..] => 2,
         _ => return None,
     };
-    let blanks = rest.iter().skip(length).take(MAX_BLANKS).take_while(|byte| byte.is_ascii_whitespace()).count();
+    let blanks = rest
+        .iter()
+        .skip(length)
+        .take(MAX_BLANKS)
+        .take_while(|byte| byte.is_ascii_whitespace())
+        .count();
     Some(length + blanks)
 }
 
+#[inline(always)]
 fn is_base64(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() | matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=')
+    let letter = (*byte | 0x20).wrapping_sub(b'a') < 26;
+    letter
+        | (*byte).is_ascii_digit()
+        | (*byte == b'+')
+        | (*byte == b'/')
+        | (*byte == b'-')
+        | (*byte == b'_')
+        | (*byte == b'=')
 }
 
 #[cfg(test)]

@@ -6,7 +6,11 @@ use detectors::{Finding, Location, Scanner};
 pub const BLOCK: usize = 64 * 1024;
 
 /// Scans `input` in the pieces that end at `cuts`, checking the promises of a stream on the way.
-pub fn scan_cut(scanner: &Scanner, input: &[u8], cuts: impl IntoIterator<Item = usize>) -> Vec<Finding> {
+pub fn scan_cut(
+    scanner: &Scanner,
+    input: &[u8],
+    cuts: impl IntoIterator<Item = usize>,
+) -> Vec<Finding> {
     let mut stream = scanner.stream(Location::Body);
     let mut findings = Vec::new();
     let mut at = 0;
@@ -14,7 +18,10 @@ pub fn scan_cut(scanner: &Scanner, input: &[u8], cuts: impl IntoIterator<Item = 
         let released = stream.released();
         let found = stream.push(&input[at..cut]);
         at = cut;
-        assert!(found.iter().all(|finding| finding.span.start >= released), "a released byte is in a finding");
+        assert!(
+            found.iter().all(|finding| finding.span.start >= released),
+            "a released byte is in a finding"
+        );
         assert!(stream.released() >= released);
         assert!(at as u64 - stream.released() <= scanner.look_behind() as u64);
         findings.extend(found);
@@ -35,7 +42,11 @@ pub fn scan_every_way(scanner: &Scanner, input: &[u8]) -> Vec<Finding> {
         assert_eq!(scan_cut(scanner, input, [cut]), whole, "cut at {cut}");
     }
     if input.len() < 4096 {
-        assert_eq!(scan_cut(scanner, input, 0..input.len()), whole, "cut everywhere");
+        assert_eq!(
+            scan_cut(scanner, input, 0..input.len()),
+            whole,
+            "cut everywhere"
+        );
     }
     whole
 }
