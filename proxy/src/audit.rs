@@ -64,9 +64,10 @@ pub struct Audit {
     broken: Arc<AtomicBool>,
 }
 
-enum Message {
-    Record(Box<Record>),
-    Flush(oneshot::Sender<()>),
+struct Message {
+    records: Vec<Record>,
+    /// Told once they, and all before them, are written.
+    done: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -84,34 +85,49 @@ impl Audit {
         let (queue, records) = mpsc::channel(QUEUE);
         let broken = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&broken);
-        std::thread::Builder::new().name("audit".into()).spawn(move || write_all(file, records, &flag))?;
+        std::thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || write_all(file, records, &flag))?;
         Ok(Self { queue, broken })
     }
 
+    /// Queues a record.
     pub async fn record(&self, record: Record) -> Result<(), Broken> {
-        if self.is_broken() || self.queue.send(Message::Record(Box::new(record))).await.is_err() {
+        let message = Message {
+            records: vec![record],
+            done: None,
+        };
+        if self.is_broken() || self.queue.send(message).await.is_err() {
             return Err(Broken);
         }
         Ok(())
+    }
+
+    /// Returns once the records, and all before them, are written.
+    pub async fn write(&self, records: Vec<Record>) -> Result<(), Broken> {
+        let (done, wait) = oneshot::channel();
+        let message = Message {
+            records,
+            done: Some(done),
+        };
+        if self.is_broken() || self.queue.send(message).await.is_err() {
+            return Err(Broken);
+        }
+        wait.await.map_err(|_| Broken)?;
+        if self.is_broken() {
+            Err(Broken)
+        } else {
+            Ok(())
+        }
     }
 
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// Says whether everything recorded before is written.
-    pub async fn settled(&self) -> Result<(), Broken> {
-        self.flush().await;
-        if self.is_broken() { Err(Broken) } else { Ok(()) }
-    }
-
-    /// Returns once everything recorded before is written.
+    /// Returns once everything recorded before is written. A log that broke has said so already.
     pub async fn flush(&self) {
-        let (done, wait) = oneshot::channel();
-        if self.queue.send(Message::Flush(done)).await.is_ok() {
-            // An error means that the writer is gone, and with it the queue.
-            let _gone = wait.await;
-        }
+        let _broken = self.write(Vec::new()).await;
     }
 }
 
@@ -121,15 +137,13 @@ fn write_all(mut file: File, mut records: mpsc::Receiver<Message>, broken: &Atom
     while let Some(first) = records.blocking_recv() {
         let mut next = Some(first);
         while let Some(message) = next {
-            match message {
-                Message::Record(record) => {
-                    if serde_json::to_writer(&mut batch, &record).is_err() {
-                        broken.store(true, Ordering::Relaxed);
-                    }
-                    batch.push(b'\n');
+            for record in &message.records {
+                if serde_json::to_writer(&mut batch, record).is_err() {
+                    broken.store(true, Ordering::Relaxed);
                 }
-                Message::Flush(done) => flushes.push(done),
+                batch.push(b'\n');
             }
+            flushes.extend(message.done);
             next = records.try_recv().ok();
         }
         // One write for the batch: a line is on disk whole or the log is broken.

@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use quick_cache::sync::Cache;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
@@ -66,13 +66,19 @@ impl Authority {
             move |source| CaError::File { path, source }
         };
         let existing = match &config.key {
-            Some(path) if path.exists() => Some((path, fs::read_to_string(path).map_err(file(path))?)),
+            Some(path) if path.exists() => {
+                Some((path, fs::read_to_string(path).map_err(file(path))?))
+            }
             _ => None,
         };
         let authority = match existing {
             Some((path, key)) => {
-                let bad = |why: rcgen::Error| CaError::Content { path: path.clone(), why: why.to_string() };
-                let pem = fs::read_to_string(&config.certificate).map_err(file(&config.certificate))?;
+                let bad = |why: rcgen::Error| CaError::Content {
+                    path: path.clone(),
+                    why: why.to_string(),
+                };
+                let pem =
+                    fs::read_to_string(&config.certificate).map_err(file(&config.certificate))?;
                 let key = KeyPair::from_pem(&key).map_err(bad)?;
                 Self::with(Issuer::from_ca_cert_pem(&pem, key).map_err(bad)?, pem)?
             }
@@ -86,7 +92,8 @@ impl Authority {
                 Self::with(Issuer::new(params, key), certificate.pem())?
             }
         };
-        fs::write(&config.certificate, &authority.certificate_pem).map_err(file(&config.certificate))?;
+        fs::write(&config.certificate, &authority.certificate_pem)
+            .map_err(file(&config.certificate))?;
         Ok(authority)
     }
 
@@ -94,7 +101,13 @@ impl Authority {
         let leaf_key = KeyPair::generate()?;
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
         let signing_key = rustls::crypto::ring::sign::any_supported_type(&der)?;
-        Ok(Self { issuer, certificate_pem, leaf_key, signing_key, leaves: Cache::new(CACHED_LEAVES) })
+        Ok(Self {
+            issuer,
+            certificate_pem,
+            leaf_key,
+            signing_key,
+            leaves: Cache::new(CACHED_LEAVES),
+        })
     }
 
     #[cfg(test)]
@@ -134,7 +147,10 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&self.leaf_key, &self.issuer)?;
-        Ok(CertifiedKey::new(vec![CertificateDer::from(certificate)], Arc::clone(&self.signing_key)))
+        Ok(CertifiedKey::new(
+            vec![CertificateDer::from(certificate)],
+            Arc::clone(&self.signing_key),
+        ))
     }
 }
 
@@ -142,7 +158,11 @@ fn authority_params(name: &str) -> CertificateParams {
     let now = SystemTime::now();
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    let name: String = format!("bot-bottle {name}").trim().chars().take(64).collect();
+    let name: String = format!("bot-bottle {name}")
+        .trim()
+        .chars()
+        .take(64)
+        .collect();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -165,7 +185,10 @@ mod tests {
     use super::*;
 
     fn config(dir: &Path, key: bool) -> config::Ca {
-        config::Ca { certificate: dir.join("ca.pem"), key: key.then(|| dir.join("ca.key")) }
+        config::Ca {
+            certificate: dir.join("ca.pem"),
+            key: key.then(|| dir.join("ca.key")),
+        }
     }
 
     #[test]
@@ -175,9 +198,15 @@ mod tests {
         let host: Host = "a.test".parse().unwrap();
         let one = authority.leaf(&host).unwrap();
         assert!(Arc::ptr_eq(&one, &authority.leaf(&host).unwrap()));
-        assert!(!Arc::ptr_eq(&one, &authority.leaf(&"b.test".parse().unwrap()).unwrap()));
+        assert!(!Arc::ptr_eq(
+            &one,
+            &authority.leaf(&"b.test".parse().unwrap()).unwrap()
+        ));
         authority.leaf(&"127.0.0.1".parse().unwrap()).unwrap();
-        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(names, ["ca.pem"], "the private key must not be on disk");
     }
 
@@ -185,12 +214,25 @@ mod tests {
     fn a_kept_key_is_private_and_used_again() {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path(), true);
-        let first = Authority::open(&config, "test").unwrap().certificate_pem().to_owned();
-        assert_eq!(Authority::open(&config, "test").unwrap().certificate_pem(), first);
+        let first = Authority::open(&config, "test")
+            .unwrap()
+            .certificate_pem()
+            .to_owned();
+        assert_eq!(
+            Authority::open(&config, "test").unwrap().certificate_pem(),
+            first
+        );
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert_eq!(fs::metadata(dir.path().join("ca.key")).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(
+                fs::metadata(dir.path().join("ca.key"))
+                    .unwrap()
+                    .permissions()
+                    .mode()
+                    & 0o777,
+                0o600
+            );
         }
         fs::write(dir.path().join("ca.key"), "no key").unwrap();
         assert!(Authority::open(&config, "test").is_err());

@@ -49,7 +49,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version go to stdout and are no error; clap knows which.
             let _closed = error.print();
-            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     let outcome = match &cli.command {
@@ -66,7 +70,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn serve(config: &Path) -> Result<(), (u8, anyhow::Error)> {
-    let filter = EnvFilter::try_from_env("BOT_BOTTLE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env("BOT_BOTTLE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // A second call in one process would fail; the first one's logging then serves.
     let _already = tracing_subscriber::fmt()
         .json()
@@ -92,8 +97,16 @@ fn check(config: &Path, with_secrets: bool) -> Result<(), (u8, anyhow::Error)> {
     }
     let mut out = std::io::stdout().lock();
     let printed = (|| {
-        writeln!(out, "policy {} with {} routes; everything else is denied", policy.hash(), policy.table().len())?;
-        policy.table().iter().try_for_each(|route| writeln!(out, "{route}"))
+        writeln!(
+            out,
+            "policy {} with {} routes; everything else is denied",
+            policy.hash(),
+            policy.table().len()
+        )?;
+        policy
+            .table()
+            .iter()
+            .try_for_each(|route| writeln!(out, "{route}"))
     })();
     printed.map_err(|error| (1, error.into()))
 }

@@ -46,7 +46,10 @@ pub enum ProxyAuth {
     #[default]
     None,
     /// `Proxy-Authorization: Basic`; the password is the value of the environment variable `password_ref`.
-    Basic { username: String, password_ref: String },
+    Basic {
+        username: String,
+        password_ref: String,
+    },
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -36,11 +36,12 @@ mod linux {
     use std::path::PathBuf;
 
     use landlock::{
-        ABI, Access, AccessFs, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
-        path_beneath_rules,
+        ABI, Access, AccessFs, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
+        RulesetStatus, path_beneath_rules,
     };
     use seccompiler::{
-        SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+        SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule, TargetArch,
     };
 
     use super::{ConfineError, File, Path};
@@ -50,7 +51,9 @@ mod linux {
         match filesystem(config, file)?.ruleset {
             RulesetStatus::FullyEnforced => {}
             RulesetStatus::PartiallyEnforced => {
-                tracing::warn!("this kernel knows an older Landlock; the sidecar is confined as far as it goes");
+                tracing::warn!(
+                    "this kernel knows an older Landlock; the sidecar is confined as far as it goes"
+                );
             }
             RulesetStatus::NotEnforced => {
                 tracing::warn!("this kernel has no Landlock; the sidecar's files are not confined");
@@ -61,19 +64,37 @@ mod linux {
 
     fn filesystem(config: &Path, file: &File) -> Result<RestrictionStatus, ConfineError> {
         let abi = ABI::V5;
-        let parent = |path: &Path| path.parent().map(Path::to_owned).filter(|dir| !dir.as_os_str().is_empty());
+        let parent = |path: &Path| {
+            path.parent()
+                .map(Path::to_owned)
+                .filter(|dir| !dir.as_os_str().is_empty())
+        };
         let here = || PathBuf::from(".");
         // The directory and not the file: editors and orchestrators replace a configuration by renaming.
-        let mut read: BTreeSet<PathBuf> =
-            ["/etc", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/usr/lib/ssl", "/run/systemd/resolve"]
-                .iter()
-                .map(PathBuf::from)
-                .collect();
+        let mut read: BTreeSet<PathBuf> = [
+            "/etc",
+            "/usr/share/ca-certificates",
+            "/usr/local/share/ca-certificates",
+            "/usr/lib/ssl",
+            "/run/systemd/resolve",
+        ]
+        .iter()
+        .map(PathBuf::from)
+        .collect();
         read.insert(parent(config).unwrap_or_else(here));
         read.extend(file.upstream.ca_files.iter().cloned());
-        let sockets = file.listen.iter().filter_map(|listen| listen.strip_prefix("unix:")).map(Path::new);
-        let written = [file.audit.as_path(), file.ca.certificate.as_path()].into_iter().chain(file.ca.key.as_deref());
-        let write: BTreeSet<PathBuf> = written.chain(sockets).map(|path| parent(path).unwrap_or_else(here)).collect();
+        let sockets = file
+            .listen
+            .iter()
+            .filter_map(|listen| listen.strip_prefix("unix:"))
+            .map(Path::new);
+        let written = [file.audit.as_path(), file.ca.certificate.as_path()]
+            .into_iter()
+            .chain(file.ca.key.as_deref());
+        let write: BTreeSet<PathBuf> = written
+            .chain(sockets)
+            .map(|path| parent(path).unwrap_or_else(here))
+            .collect();
         // No devices, no links between directories, no execution.
         let change = AccessFs::ReadFile
             | AccessFs::ReadDir
@@ -85,7 +106,10 @@ mod linux {
         let status = Ruleset::default()
             .handle_access(AccessFs::from_all(abi))?
             .create()?
-            .add_rules(path_beneath_rules(read, AccessFs::ReadFile | AccessFs::ReadDir))?
+            .add_rules(path_beneath_rules(
+                read,
+                AccessFs::ReadFile | AccessFs::ReadDir,
+            ))?
             .add_rules(path_beneath_rules(write, change))?
             .restrict_self()?;
         Ok(status)
@@ -128,7 +152,12 @@ mod linux {
         .into_iter()
         .map(|call| (call, Vec::new()))
         .collect();
-        let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+        let families = [
+            libc::AF_UNIX,
+            libc::AF_INET,
+            libc::AF_INET6,
+            libc::AF_NETLINK,
+        ];
         let other = families
             .into_iter()
             .map(|family| {

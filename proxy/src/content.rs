@@ -46,7 +46,9 @@ impl Codings {
     /// Shows each layer's bytes, outermost first; bounded in size and ratio. Two layers are in memory at a time.
     pub fn decode(&self, body: &[u8], mut see: impl FnMut(&[u8])) -> Result<(), &'static str> {
         let mut last: Option<Vec<u8>> = None;
-        let bound = (body.len() as u64).saturating_mul(limits::DECODE_RATIO).saturating_add(64 * 1024);
+        let bound = (body.len() as u64)
+            .saturating_mul(limits::DECODE_RATIO)
+            .saturating_add(64 * 1024);
         let bound = bound.min(limits::DECODE_BYTES);
         for coding in self.0.iter().rev() {
             let output = undo(*coding, last.as_deref().unwrap_or(body), bound)?;
@@ -148,12 +150,14 @@ mod tests {
     fn known_codings_and_their_nestings() {
         let plain = b"the plain text".to_vec();
         let zlib = {
-            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            let mut encoder =
+                flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
             encoder.write_all(&plain).unwrap();
             encoder.finish().unwrap()
         };
         let raw = {
-            let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+            let mut encoder =
+                flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
             encoder.write_all(&plain).unwrap();
             encoder.finish().unwrap()
         };
@@ -173,7 +177,10 @@ mod tests {
             ("zstd, gzip", twice),
         ] {
             let mut last = Vec::new();
-            codings(value).unwrap().decode(&body, |layer| last = layer.to_vec()).unwrap();
+            codings(value)
+                .unwrap()
+                .decode(&body, |layer| last = layer.to_vec())
+                .unwrap();
             assert_eq!(last, plain, "{value}");
         }
     }
@@ -183,9 +190,17 @@ mod tests {
         assert!(codings("compress").is_err());
         assert!(codings("gzip, aes").is_err());
         assert!(codings("gzip,gzip,gzip,gzip,gzip").is_err());
-        assert!(codings("gzip").unwrap().decode(b"not gzip", |_| ()).is_err());
+        assert!(
+            codings("gzip")
+                .unwrap()
+                .decode(b"not gzip", |_| ())
+                .is_err()
+        );
         let bomb = gzip(&vec![0u8; 64 << 20]);
-        assert_eq!(codings("gzip").unwrap().decode(&bomb, |_| ()), Err("it decodes to more than is inspected"));
+        assert_eq!(
+            codings("gzip").unwrap().decode(&bomb, |_| ()),
+            Err("it decodes to more than is inspected")
+        );
     }
 
     #[test]
@@ -200,14 +215,18 @@ mod tests {
                 }
                 "zstd" => zstd::encode_all(&b"x"[..], 3).unwrap(),
                 _ => {
-                    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+                    let mut encoder =
+                        flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
                     encoder.write_all(b"x").unwrap();
                     encoder.finish().unwrap()
                 }
             };
             body.extend_from_slice(b"trailing bytes that no decoder read");
             // The raw body is scanned too, so what follows is never unseen; still it must not decode as clean.
-            assert!(codings(value).unwrap().decode(&body, |_| ()).is_err(), "{value}");
+            assert!(
+                codings(value).unwrap().decode(&body, |_| ()).is_err(),
+                "{value}"
+            );
         }
     }
 }

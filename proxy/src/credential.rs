@@ -32,8 +32,10 @@ impl std::fmt::Debug for Credential {
 
 impl Credential {
     pub fn load(auth: &Auth, secrets: &Secrets) -> Result<Self, CredentialError> {
-        let secret =
-            secrets.value(&auth.token_ref).ok_or_else(|| CredentialError::Missing(auth.token_ref.clone()))?.expose();
+        let secret = secrets
+            .value(&auth.token_ref)
+            .ok_or_else(|| CredentialError::Missing(auth.token_ref.clone()))?
+            .expose();
         if secret.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
             return Err(CredentialError::Character(auth.token_ref.clone()));
         }
@@ -43,8 +45,15 @@ impl Credential {
             AuthScheme::Basic => format!("Basic {}", BASE64_STANDARD.encode(secret)),
             AuthScheme::Header => secret.to_owned(),
         };
-        let name = auth.name.as_deref().unwrap_or("authorization").to_ascii_lowercase();
-        Ok(Self { name: name.into(), value: value.into() })
+        let name = auth
+            .name
+            .as_deref()
+            .unwrap_or("authorization")
+            .to_ascii_lowercase();
+        Ok(Self {
+            name: name.into(),
+            value: value.into(),
+        })
     }
 }
 
@@ -63,7 +72,8 @@ pub fn replace(headers: &mut Headers, credential: Option<&Credential>) {
 /// Nothing of the agent's may stand in a trailer either that an origin could take for a credential.
 pub fn strip_trailers(trailers: &mut Headers, credential: Option<&Credential>) {
     trailers.strip_trailers();
-    if let Some(name) = credential.and_then(|credential| std::str::from_utf8(&credential.name).ok()) {
+    if let Some(name) = credential.and_then(|credential| std::str::from_utf8(&credential.name).ok())
+    {
         trailers.remove(name);
     }
 }
@@ -76,12 +86,36 @@ mod tests {
     fn schemes() {
         let secrets = Secrets::from_environment([("T".to_owned(), "user:password".to_owned())]);
         for (scheme, name, header, value) in [
-            (AuthScheme::Bearer, None, "authorization", "Bearer user:password"),
-            (AuthScheme::Token, None, "authorization", "token user:password"),
-            (AuthScheme::Basic, None, "authorization", "Basic dXNlcjpwYXNzd29yZA=="),
-            (AuthScheme::Header, Some("X-Api-Key"), "x-api-key", "user:password"),
+            (
+                AuthScheme::Bearer,
+                None,
+                "authorization",
+                "Bearer user:password",
+            ),
+            (
+                AuthScheme::Token,
+                None,
+                "authorization",
+                "token user:password",
+            ),
+            (
+                AuthScheme::Basic,
+                None,
+                "authorization",
+                "Basic dXNlcjpwYXNzd29yZA==",
+            ),
+            (
+                AuthScheme::Header,
+                Some("X-Api-Key"),
+                "x-api-key",
+                "user:password",
+            ),
         ] {
-            let auth = Auth { scheme, token_ref: "T".into(), name: name.map(str::to_owned) };
+            let auth = Auth {
+                scheme,
+                token_ref: "T".into(),
+                name: name.map(str::to_owned),
+            };
             let credential = Credential::load(&auth, &secrets).unwrap();
             assert!(!format!("{credential:?}").contains("password"));
             let mut headers = Headers::default();
@@ -89,15 +123,28 @@ mod tests {
             headers.push("X-API-KEY", "of-the-agent");
             replace(&mut headers, Some(&credential));
             assert_eq!(headers.all(header).collect::<Vec<_>>(), [value]);
-            assert_eq!(headers.all("authorization").count(), usize::from(header == "authorization"));
+            assert_eq!(
+                headers.all("authorization").count(),
+                usize::from(header == "authorization")
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_injected_is_an_error() {
         let secrets = Secrets::from_environment([("T".to_owned(), "a\r\nb".to_owned())]);
-        let auth = |name: &str| Auth { scheme: AuthScheme::Bearer, token_ref: name.into(), name: None };
-        assert!(matches!(Credential::load(&auth("T"), &secrets), Err(CredentialError::Character(_))));
-        assert!(matches!(Credential::load(&auth("U"), &secrets), Err(CredentialError::Missing(_))));
+        let auth = |name: &str| Auth {
+            scheme: AuthScheme::Bearer,
+            token_ref: name.into(),
+            name: None,
+        };
+        assert!(matches!(
+            Credential::load(&auth("T"), &secrets),
+            Err(CredentialError::Character(_))
+        ));
+        assert!(matches!(
+            Credential::load(&auth("U"), &secrets),
+            Err(CredentialError::Missing(_))
+        ));
     }
 }

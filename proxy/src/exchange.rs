@@ -42,7 +42,11 @@ pub trait Reply: Send {
         reusable: bool,
     ) -> impl Future<Output = Result<(), Gone>> + Send;
     /// `size` is `None` where the response has no body at all.
-    fn head(&mut self, head: ResponseHead, size: Option<Size>) -> impl Future<Output = Result<(), Gone>> + Send;
+    fn head(
+        &mut self,
+        head: ResponseHead,
+        size: Option<Size>,
+    ) -> impl Future<Output = Result<(), Gone>> + Send;
     fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), Gone>> + Send;
     fn end(&mut self, trailers: Option<Headers>) -> impl Future<Output = Result<(), Gone>> + Send;
     /// Returns once the agent is known to wait no longer; where that cannot be known, never.
@@ -104,7 +108,11 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     async fn refuse<R: Reply>(&mut self, refusal: &Refusal, reply: &mut R) -> After {
         self.sidecar.record_refusal(&self.entry, refusal).await;
-        let body = refusal.body(&self.entry.event, &self.entry.host, self.sidecar.fixed.explain.as_deref());
+        let body = refusal.body(
+            &self.entry.event,
+            &self.entry.host,
+            self.sidecar.fixed.explain.as_deref(),
+        );
         match reply.refuse(refusal, body, self.read).await {
             Err(Gone) => After::Broken,
             Ok(()) if self.read => After::Reusable,
@@ -126,7 +134,10 @@ impl Exchange<'_> {
 
         let findings = inspect::head(scanner, ruling.scanners.all(), host, &head);
         if findings.iter().any(|finding| finding.structural) {
-            return Err(Refusal { cause: Cause::Structural, findings });
+            return Err(Refusal {
+                cause: Cause::Structural,
+                findings,
+            });
         }
         let mut redacted = Vec::new();
         if findings.iter().any(inspect::blocks) {
@@ -144,7 +155,10 @@ impl Exchange<'_> {
         }
         let unread = body.size() != Size::Empty;
         if head.expects_continue && unread {
-            reply.proceed().await.map_err(|Gone| Cause::BodyFailed("the agent is gone".into()))?;
+            reply
+                .proceed()
+                .await
+                .map_err(|Gone| Cause::BodyFailed("the agent is gone".into()))?;
         }
         head.headers.strip_hop_by_hop();
         credential::replace(&mut head.headers, ruling.credentials.get(&route.index));
@@ -152,14 +166,17 @@ impl Exchange<'_> {
         match self.hold(route, body).await? {
             Held::Whole { body, trailers } => {
                 self.read = true;
-                let body = self.judge_whole(route, &codings, body, &mut redacted).await?;
+                let body = self
+                    .judge_whole(route, &codings, body, &mut redacted)
+                    .await?;
                 let trailers = match trailers {
                     Some(trailers) => judged_trailers(ruling, route, trailers)?,
                     None => None,
                 };
                 self.entry.request_bytes = Some(body.len() as u64);
                 self.record_let_through(&redacted).await?;
-                self.forward_whole(route, &head, body, trailers.as_ref(), reply).await
+                self.forward_whole(route, &head, body, trailers.as_ref(), reply)
+                    .await
             }
             Held::TooLong { begun } => {
                 if !codings.is_plain() {
@@ -177,7 +194,9 @@ impl Exchange<'_> {
             Method::CONNECT => return Err(Cause::Method("CONNECT").into()),
             // It would echo the injected credential to the agent.
             Method::TRACE => return Err(Cause::Method("TRACE").into()),
-            _ if head.method.as_str().eq_ignore_ascii_case("TRACK") => return Err(Cause::Method("TRACK").into()),
+            _ if head.method.as_str().eq_ignore_ascii_case("TRACK") => {
+                return Err(Cause::Method("TRACK").into());
+            }
             _ => {}
         }
         if head.headers.first("upgrade").is_some() {
@@ -188,17 +207,34 @@ impl Exchange<'_> {
         if head.headers.first("connection").is_some() {
             forwarded.insert(head.headers.clone()).strip_hop_by_hop();
         }
+        let headers = forwarded.as_ref().unwrap_or(&head.headers);
         let question = Question {
             scheme: self.pool.scheme,
             authority: &self.pool.authority,
             method: head.method.as_str(),
             target: &head.target,
-            headers: forwarded.as_ref().unwrap_or(&head.headers),
+            headers,
         };
-        match ruling.policy.decide(&question) {
+        let decide = |question: &Question<'_>| match ruling.policy.decide(question) {
             Decision::Allow(route) => Ok(route),
-            Decision::Deny(denial) => Err(Cause::from(&denial).into()),
+            Decision::Deny(denial) => Err(Cause::from(&denial)),
+        };
+        let route = decide(&question)?;
+        let same = |question: &Question<'_>| match decide(question)? {
+            other if other.index == route.index => Ok(()),
+            _ => Err(Cause::RequestDenied),
+        };
+        // What some origins take instead of the method or the target must be allowed as well, and by the same route.
+        for value in INSTEAD_OF_METHOD.iter().flat_map(|name| headers.all(name)) {
+            let method = std::str::from_utf8(value)
+                .map_err(|_| Cause::RequestDenied)?
+                .trim();
+            same(&Question { method, ..question })?;
         }
+        for target in INSTEAD_OF_TARGET.iter().flat_map(|name| headers.all(name)) {
+            same(&Question { target, ..question })?;
+        }
+        Ok(route)
     }
 
     fn redacted_head(
@@ -208,13 +244,20 @@ impl Exchange<'_> {
         head: &RequestHead,
         findings: &[Finding],
     ) -> Result<RequestHead, Refusal> {
-        let blocked = |cause| Refusal { cause, findings: findings.to_vec() };
+        let blocked = |cause| Refusal {
+            cause,
+            findings: findings.to_vec(),
+        };
         if let Some(cause) = outright(route.on_match) {
             return Err(blocked(cause));
         }
-        let clean = inspect::redact_head(findings, head).ok_or_else(|| blocked(Cause::Unredactable))?;
+        let clean =
+            inspect::redact_head(findings, head).ok_or_else(|| blocked(Cause::Unredactable))?;
         let scanner = self.ruling.scanners.of(route.detectors);
-        if inspect::head(scanner, self.ruling.scanners.all(), host, &clean).iter().any(inspect::blocks) {
+        if inspect::head(scanner, self.ruling.scanners.all(), host, &clean)
+            .iter()
+            .any(inspect::blocks)
+        {
             return Err(blocked(Cause::Unredactable));
         }
         // What was cut out may have been what a rule matched on; another route has another credential.
@@ -251,10 +294,15 @@ impl Exchange<'_> {
                 return Err(Cause::Oversize { limit }.into());
             }
             if length > limit {
-                return Ok(Held::TooLong { begun: whole.unwrap_or_else(|| held.freeze()) });
+                return Ok(Held::TooLong {
+                    begun: whole.unwrap_or_else(|| held.freeze()),
+                });
             }
         }
-        Ok(Held::Whole { body: whole.unwrap_or_else(|| held.freeze()), trailers })
+        Ok(Held::Whole {
+            body: whole.unwrap_or_else(|| held.freeze()),
+            trailers,
+        })
     }
 
     async fn judge_whole(
@@ -278,13 +326,23 @@ impl Exchange<'_> {
         let found = if codings.is_plain() {
             aside(judged.len(), || inspect::body(scanner, codings, &judged))
         } else {
-            let _turn = self.sidecar.decoding.acquire().await.map_err(|_| Cause::Internal)?;
+            let _turn = self
+                .sidecar
+                .decoding
+                .acquire()
+                .await
+                .map_err(|_| Cause::Internal)?;
             aside(usize::MAX, || inspect::body(scanner, codings, &judged))
         };
         let found = found.map_err(Cause::ContentEncoding)?;
-        let blocked = |cause| Refusal { cause, findings: found.raw.iter().chain(&found.decoded).cloned().collect() };
+        let blocked = |cause| Refusal {
+            cause,
+            findings: found.raw.iter().chain(&found.decoded).cloned().collect(),
+        };
         if found.decoded.iter().any(inspect::blocks) {
-            return Err(blocked(outright(route.on_match).unwrap_or(Cause::Unredactable)));
+            return Err(blocked(
+                outright(route.on_match).unwrap_or(Cause::Unredactable),
+            ));
         }
         self.entry.warn(&found.raw);
         self.entry.warn(&found.decoded);
@@ -297,9 +355,17 @@ impl Exchange<'_> {
         if !codings.is_plain() {
             return Err(blocked(Cause::Unredactable));
         }
-        let blocking: Vec<Finding> = found.raw.iter().filter(|finding| inspect::blocks(finding)).cloned().collect();
+        let blocking: Vec<Finding> = found
+            .raw
+            .iter()
+            .filter(|finding| inspect::blocks(finding))
+            .cloned()
+            .collect();
         let clean = Bytes::from(redact(&body, &blocking));
-        if aside(clean.len(), || scanner.scan(&Location::Body, &clean)).iter().any(inspect::blocks) {
+        if aside(clean.len(), || scanner.scan(&Location::Body, &clean))
+            .iter()
+            .any(inspect::blocks)
+        {
             return Err(blocked(Cause::Unredactable));
         }
         redacted.extend(blocking);
@@ -308,7 +374,10 @@ impl Exchange<'_> {
 
     /// Recorded before a byte is sent: what cannot be recorded does not happen.
     async fn record_let_through(&self, redacted: &[Finding]) -> Result<(), Refusal> {
-        self.sidecar.record_let_through(&self.entry, redacted).await.map_err(|_| Cause::Audit.into())
+        self.sidecar
+            .record_let_through(&self.entry, redacted)
+            .await
+            .map_err(|_| Cause::Audit.into())
     }
 
     /// Sends what was judged and relays the answer.
@@ -374,7 +443,9 @@ impl Exchange<'_> {
     /// The tunnel was opened for a host, this request is judged by a route, and the policy may be another one by now.
     fn check_address(&self, route: &Route) -> Result<(), Cause> {
         match self.pool.private_address() {
-            Some(address) if !route.allow_private => Err(Cause::PrivateAddress(address.to_string())),
+            Some(address) if !route.allow_private => {
+                Err(Cause::PrivateAddress(address.to_string()))
+            }
             _ => Ok(()),
         }
     }
@@ -385,7 +456,11 @@ impl Exchange<'_> {
                 if let (Lane::H1(connection), true) = (lane, keep_alive) {
                     self.pool.park(*connection);
                 }
-                if self.read { After::Reusable } else { After::Unread }
+                if self.read {
+                    After::Reusable
+                } else {
+                    After::Unread
+                }
             }
             Relayed::Cut => After::Broken,
         }
@@ -423,7 +498,10 @@ impl Exchange<'_> {
                     return Err(refusal);
                 }
                 // Where the origin took no more, its answer says why.
-                Raced::Sent(ended) => (relay(response.await.map_err(cause)?, reply).await, ended.is_ok()),
+                Raced::Sent(ended) => (
+                    relay(response.await.map_err(cause)?, reply).await,
+                    ended.is_ok(),
+                ),
                 // The origin answered before it had all of the request; both go on.
                 Raced::Answered(answer) => {
                     let mut relaying = Box::pin(relay(answer, reply));
@@ -451,15 +529,32 @@ impl Exchange<'_> {
         };
         self.read = complete;
         Ok(match relayed {
-            Relayed::Whole { keep_alive } => self.finish(lane, Relayed::Whole { keep_alive: keep_alive && complete }),
+            Relayed::Whole { keep_alive } => self.finish(
+                lane,
+                Relayed::Whole {
+                    keep_alive: keep_alive && complete,
+                },
+            ),
             Relayed::Cut => After::Broken,
         })
     }
 }
 
+const INSTEAD_OF_METHOD: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
+const INSTEAD_OF_TARGET: [&str; 2] = ["x-original-url", "x-rewrite-url"];
+
 enum Held {
-    Whole { body: Bytes, trailers: Option<Headers> },
-    TooLong { begun: Bytes },
+    Whole {
+        body: Bytes,
+        trailers: Option<Headers>,
+    },
+    TooLong {
+        begun: Bytes,
+    },
 }
 
 enum Raced<'a> {
@@ -500,7 +595,9 @@ async fn pump<B: RequestBody>(
             None => break,
         }
     }
-    sink.data(window.finish()?).await.map_err(|_| Stop::Origin)?;
+    sink.data(window.finish()?)
+        .await
+        .map_err(|_| Stop::Origin)?;
     sink.end(trailers.as_ref()).await.map_err(|_| Stop::Origin)
 }
 
@@ -519,7 +616,14 @@ struct Window<'a> {
 impl<'a> Window<'a> {
     fn new(ruling: &'a Ruling, route: &'a Route) -> Self {
         let stream = ruling.scanners.of(route.detectors).stream(Location::Body);
-        Self { ruling, route, stream: Some(stream), held: BytesMut::new(), base: 0, pushed: 0 }
+        Self {
+            ruling,
+            route,
+            stream: Some(stream),
+            held: BytesMut::new(),
+            base: 0,
+            pushed: 0,
+        }
     }
 
     /// What may leave now.
@@ -528,7 +632,11 @@ impl<'a> Window<'a> {
         self.pushed += data.len() as u64;
         let mut scanned = data;
         let mut last = false;
-        if let Some(limit) = self.route.max_request_bytes.filter(|limit| self.pushed > *limit) {
+        if let Some(limit) = self
+            .route
+            .max_request_bytes
+            .filter(|limit| self.pushed > *limit)
+        {
             if self.route.on_oversize == OnOversize::Block {
                 return Err(Cause::Oversize { limit }.into());
             }
@@ -536,7 +644,9 @@ impl<'a> Window<'a> {
             scanned = data.get(..room.min(data.len())).unwrap_or_default();
             last = true;
         }
-        let Some(stream) = &mut self.stream else { return Ok(Bytes::copy_from_slice(data)) };
+        let Some(stream) = &mut self.stream else {
+            return Ok(Bytes::copy_from_slice(data));
+        };
         let mut findings = stream.push(scanned);
         if last {
             findings.extend(stream.finish());
@@ -548,7 +658,9 @@ impl<'a> Window<'a> {
             self.stream = None;
             return Ok(self.held.split().freeze());
         }
-        let ready = usize::try_from(released.saturating_sub(self.base)).unwrap_or(0).min(self.held.len());
+        let ready = usize::try_from(released.saturating_sub(self.base))
+            .unwrap_or(0)
+            .min(self.held.len());
         self.base += ready as u64;
         Ok(self.held.split_to(ready).freeze())
     }
@@ -565,7 +677,10 @@ impl<'a> Window<'a> {
             return Ok(());
         }
         // The head is on its way: what was found here can be stopped, not rewritten.
-        Err(Refusal { cause: outright(self.route.on_match).unwrap_or(Cause::Unredactable), findings })
+        Err(Refusal {
+            cause: outright(self.route.on_match).unwrap_or(Cause::Unredactable),
+            findings,
+        })
     }
 
     fn trailers(&self, trailers: Headers) -> Result<Option<Headers>, Refusal> {
@@ -574,13 +689,27 @@ impl<'a> Window<'a> {
 }
 
 /// What of the trailers goes on.
-fn judged_trailers(ruling: &Ruling, route: &Route, mut trailers: Headers) -> Result<Option<Headers>, Refusal> {
-    let findings = inspect::trailers(ruling.scanners.of(route.detectors), ruling.scanners.all(), &trailers);
+fn judged_trailers(
+    ruling: &Ruling,
+    route: &Route,
+    mut trailers: Headers,
+) -> Result<Option<Headers>, Refusal> {
+    let findings = inspect::trailers(
+        ruling.scanners.of(route.detectors),
+        ruling.scanners.all(),
+        &trailers,
+    );
     if findings.iter().any(|finding| finding.structural) {
-        return Err(Refusal { cause: Cause::Structural, findings });
+        return Err(Refusal {
+            cause: Cause::Structural,
+            findings,
+        });
     }
     if findings.iter().any(inspect::blocks) {
-        return Err(Refusal { cause: outright(route.on_match).unwrap_or(Cause::Unredactable), findings });
+        return Err(Refusal {
+            cause: outright(route.on_match).unwrap_or(Cause::Unredactable),
+            findings,
+        });
     }
     credential::strip_trailers(&mut trailers, ruling.credentials.get(&route.index));
     Ok(Some(trailers).filter(|trailers| !trailers.is_empty()))
@@ -588,7 +717,11 @@ fn judged_trailers(ruling: &Ruling, route: &Route, mut trailers: Headers) -> Res
 
 /// Runs what may take long without holding up the other connections of this thread.
 fn aside<T>(bytes: usize, run: impl FnOnce() -> T) -> T {
-    if bytes < limits::ASIDE_BYTES { run() } else { tokio::task::block_in_place(run) }
+    if bytes < limits::ASIDE_BYTES {
+        run()
+    } else {
+        tokio::task::block_in_place(run)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -602,7 +735,9 @@ async fn relay<R: Reply>(mut response: Response<'_>, reply: &mut R) -> Relayed {
     let mut head = response.head;
     // Of a body that is not there (HEAD, 304) only the origin knows the length; a 204 has none (RFC 9110 §8.6).
     let tells = response.size.is_none() && head.status != http::StatusCode::NO_CONTENT;
-    let told = tells.then(|| head.headers.first("content-length").cloned()).flatten();
+    let told = tells
+        .then(|| head.headers.first("content-length").cloned())
+        .flatten();
     head.headers.strip_hop_by_hop();
     // The marker is ours alone, and there is no way out over HTTP/3 to advertise.
     head.headers.remove("x-bottle-verdict");
@@ -640,7 +775,9 @@ async fn relay<R: Reply>(mut response: Response<'_>, reply: &mut R) -> Relayed {
         }
     }
     match reply.end(trailers).await {
-        Ok(()) => Relayed::Whole { keep_alive: response.keep_alive && response.body.is_done() },
+        Ok(()) => Relayed::Whole {
+            keep_alive: response.keep_alive && response.body.is_done(),
+        },
         Err(Gone) => Relayed::Cut,
     }
 }

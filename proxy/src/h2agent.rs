@@ -36,7 +36,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .max_local_error_reset_streams(Some(limits::H2_RESETS))
         .max_send_buffer_size(256 * 1024)
         .handshake::<_, Bytes>(stream);
-    let Ok(Ok(mut connection)) = timeout(limits::HANDSHAKE, handshake).await else { return };
+    let Ok(Ok(mut connection)) = timeout(limits::HANDSHAKE, handshake).await else {
+        return;
+    };
     let mut streams = JoinSet::new();
     let mut stopping = false;
     loop {
@@ -73,13 +75,25 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     }
 }
 
-async fn one(sidecar: &Arc<Sidecar>, pool: &Pool, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+async fn one(
+    sidecar: &Arc<Sidecar>,
+    pool: &Pool,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
     let (parts, recv) = request.into_parts();
-    let mut reply = StreamReply { respond, stream: None };
+    let mut reply = StreamReply {
+        respond,
+        stream: None,
+    };
     let mut headers = h2side::from_map(&parts.headers);
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-    let target = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let judged = same_host(parts.uri.scheme_str(), authority, &headers, pool).and_then(|()| plain_target(target));
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    let judged = same_host(parts.uri.scheme_str(), authority, &headers, pool)
+        .and_then(|()| plain_target(target));
     if let Err(cause) = judged {
         let entry = Entry::new(sidecar, &sidecar.ruling(), pool.scheme, &pool.authority);
         let refusal = Refusal::from(cause);
@@ -94,7 +108,9 @@ async fn one(sidecar: &Arc<Sidecar>, pool: &Pool, request: Request<RecvStream>, 
     let head = RequestHead {
         method: parts.method,
         target: Bytes::copy_from_slice(target.as_bytes()),
-        expects_continue: headers.first("expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")),
+        expects_continue: headers
+            .first("expect")
+            .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")),
         takes_trailers: true,
         headers,
     };
@@ -102,10 +118,17 @@ async fn one(sidecar: &Arc<Sidecar>, pool: &Pool, request: Request<RecvStream>, 
         Size::Empty
     } else {
         // h2 holds the DATA frames to the content-length that was declared.
-        let declared = head.headers.first("content-length").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        let declared = head
+            .headers
+            .first("content-length")
+            .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
         declared.map_or(Size::Unknown, Size::Exact)
     };
-    let mut body = StreamBody { recv, size, done: size == Size::Empty };
+    let mut body = StreamBody {
+        recv,
+        size,
+        done: size == Size::Empty,
+    };
     let after = exchange::run(sidecar, pool, &host, head, &mut body, &mut reply).await;
     if after == After::Broken
         && let Some(stream) = &mut reply.stream
@@ -114,9 +137,16 @@ async fn one(sidecar: &Arc<Sidecar>, pool: &Pool, request: Request<RecvStream>, 
     }
 }
 
-fn same_host(scheme: Option<&str>, authority: Option<&str>, headers: &Headers, pool: &Pool) -> Result<(), Cause> {
+fn same_host(
+    scheme: Option<&str>,
+    authority: Option<&str>,
+    headers: &Headers,
+    pool: &Pool,
+) -> Result<(), Cause> {
     if scheme != Some(pool.scheme.as_str()) {
-        return Err(Cause::Identity("the scheme is not the one that the connection was opened for".into()));
+        return Err(Cause::Identity(
+            "the scheme is not the one that the connection was opened for".into(),
+        ));
     }
     let mut hosts = headers.all("host");
     let host = hosts.next().map(|value| std::str::from_utf8(value));
@@ -130,18 +160,30 @@ fn same_host(scheme: Option<&str>, authority: Option<&str>, headers: &Headers, p
         let text = text.map_err(|_| Cause::Malformed("Host is not text".into()))?;
         let named = Authority::parse(text, pool.authority.port).map_err(Cause::Host)?;
         if named != pool.authority {
-            return Err(Cause::Identity("the authority is not the host that the connection was opened for".into()));
+            return Err(Cause::Identity(
+                "the authority is not the host that the connection was opened for".into(),
+            ));
         }
     }
-    if any { Ok(()) } else { Err(Cause::Malformed("neither :authority nor Host".into())) }
+    if any {
+        Ok(())
+    } else {
+        Err(Cause::Malformed("neither :authority nor Host".into()))
+    }
 }
 
 /// As strict as HTTP/1.1 is read: what goes on may be HTTP/1.1.
 fn plain_target(target: &str) -> Result<(), Cause> {
-    if target.starts_with('/') && target.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#') {
+    if target.starts_with('/')
+        && target
+            .bytes()
+            .all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#')
+    {
         return Ok(());
     }
-    Err(Cause::Malformed("the request target holds what no target may".into()))
+    Err(Cause::Malformed(
+        "the request target holds what no target may".into(),
+    ))
 }
 
 /// Cookie crumbs are one field for an HTTP/1.1 origin, and one value for the scan (RFC 9113 §8.2.3).
@@ -168,12 +210,16 @@ impl RequestBody for StreamBody {
         if self.done {
             return Ok(None);
         }
-        let data = timeout(limits::BODY_IDLE, h2side::receive(&mut self.recv)).await.map_err(|_| BodyError::Timeout)?;
+        let data = timeout(limits::BODY_IDLE, h2side::receive(&mut self.recv))
+            .await
+            .map_err(|_| BodyError::Timeout)?;
         if let Some(data) = data {
             return Ok(Some(Frame::Data(data?)));
         }
         self.done = true;
-        let trailers = timeout(limits::BODY_IDLE, self.recv.trailers()).await.map_err(|_| BodyError::Timeout)??;
+        let trailers = timeout(limits::BODY_IDLE, self.recv.trailers())
+            .await
+            .map_err(|_| BodyError::Timeout)??;
         Ok(trailers.map(|map| Frame::Trailers(h2side::from_map(&map))))
     }
 }
@@ -185,7 +231,11 @@ struct StreamReply {
 
 impl StreamReply {
     fn begin(&mut self, response: Response<()>, end: bool) -> Result<(), Gone> {
-        self.stream = Some(self.respond.send_response(response, end).map_err(|_| Gone)?);
+        self.stream = Some(
+            self.respond
+                .send_response(response, end)
+                .map_err(|_| Gone)?,
+        );
         Ok(())
     }
 
@@ -204,7 +254,12 @@ impl Reply for StreamReply {
 
     /// Once its handles are dropped, h2 tells an agent that still sends to stop (RST_STREAM with NO_ERROR, RFC 9113
     /// §8.1), after the answer. An explicit reset would throw away what of the answer is not yet written.
-    async fn refuse(&mut self, refusal: &Refusal, body: Vec<u8>, _reusable: bool) -> Result<(), Gone> {
+    async fn refuse(
+        &mut self,
+        refusal: &Refusal,
+        body: Vec<u8>,
+        _reusable: bool,
+    ) -> Result<(), Gone> {
         let mut response = Response::builder().status(refusal.status());
         for (name, value) in own_headers(refusal) {
             response = response.header(name, value);
@@ -218,7 +273,9 @@ impl Reply for StreamReply {
         *response.status_mut() = head.status;
         *response.headers_mut() = h2side::to_map(&head.headers).ok_or(Gone)?;
         if let Some(Size::Exact(length)) = size {
-            response.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+            response
+                .headers_mut()
+                .insert(http::header::CONTENT_LENGTH, length.into());
         }
         self.begin(response, size.is_none())?;
         if size.is_none() {
@@ -240,7 +297,9 @@ impl Reply for StreamReply {
     }
 
     async fn end(&mut self, trailers: Option<Headers>) -> Result<(), Gone> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
         match trailers {
             None => stream.send_data(Bytes::new(), true).map_err(|_| Gone),
             Some(trailers) => {

@@ -19,7 +19,10 @@ pub fn to_map(headers: &Headers) -> Option<HeaderMap> {
 pub fn from_map(map: &HeaderMap) -> Headers {
     let mut headers = Headers::default();
     for (name, value) in map {
-        headers.push(Bytes::copy_from_slice(name.as_str().as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
+        headers.push(
+            Bytes::copy_from_slice(name.as_str().as_bytes()),
+            Bytes::copy_from_slice(value.as_bytes()),
+        );
     }
     headers
 }
@@ -35,7 +38,11 @@ pub enum SendError {
 }
 
 /// Sends a piece as the peer's windows allow; returns once all of it is handed over.
-pub async fn send(stream: &mut h2::SendStream<Bytes>, mut data: Bytes, end: bool) -> Result<(), SendError> {
+pub async fn send(
+    stream: &mut h2::SendStream<Bytes>,
+    mut data: Bytes,
+    end: bool,
+) -> Result<(), SendError> {
     if data.is_empty() {
         if end {
             stream.send_data(data, true)?;
@@ -44,7 +51,11 @@ pub async fn send(stream: &mut h2::SendStream<Bytes>, mut data: Bytes, end: bool
     }
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
-        let granted = timeout(limits::WRITE, std::future::poll_fn(|cx| stream.poll_capacity(cx))).await;
+        let granted = timeout(
+            limits::WRITE,
+            std::future::poll_fn(|cx| stream.poll_capacity(cx)),
+        )
+        .await;
         let granted = match granted {
             Err(_) => return Err(SendError::Timeout),
             Ok(None) => return Err(SendError::Closed),

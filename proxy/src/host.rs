@@ -116,7 +116,8 @@ impl FromStr for Host {
             if label.is_empty() || label.len() > MAX_LABEL {
                 return Err(HostError::Length);
             }
-            let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+            let known =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
             if !label.bytes().all(known) || label.starts_with('-') || label.ends_with('-') {
                 return Err(HostError::Character);
             }
@@ -124,7 +125,9 @@ impl FromStr for Host {
         // A resolver may read a last label that is a number as an address (`127.1`, `0x7f.1`, `2130706433`).
         let last = ascii.rsplit('.').next().unwrap_or_default();
         let numeric = last.bytes().all(|b| b.is_ascii_digit())
-            || last.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+            || last
+                .strip_prefix("0x")
+                .is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
         if numeric {
             return match ascii.parse::<Ipv4Addr>() {
                 Ok(ip) => Ok(Self::Ip(IpAddr::V4(ip))),
@@ -152,7 +155,9 @@ impl fmt::Display for Host {
 }
 
 /// How a request travels to the origin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
     #[default]
@@ -189,18 +194,19 @@ impl Authority {
         if text.contains('@') {
             return Err(HostError::UserInfo);
         }
-        let (host, port) = match text.rfind(':') {
-            Some(colon) if !text[colon..].contains(']') => {
-                let (host, port) = text.split_at(colon);
-                (host, Some(&port[1..]))
-            }
+        let (host, port) = match text.rsplit_once(':') {
+            // A colon inside brackets belongs to an IPv6 literal.
+            Some((host, port)) if !port.contains(']') => (host, Some(port)),
             _ => (text, None),
         };
         let port = match port {
             None => default_port,
             Some(digits) => parse_port(digits)?,
         };
-        Ok(Self { host: host.parse()?, port })
+        Ok(Self {
+            host: host.parse()?,
+            port,
+        })
     }
 
     /// As a `Host` header writes it: the port only where it is not the scheme's own.
@@ -291,16 +297,40 @@ mod tests {
             ("[::1]", "[::1]"),
             ("_egress.local", "_egress.local"),
         ] {
-            assert_eq!(text.parse::<Host>().unwrap().to_string(), canonical, "{text}");
+            assert_eq!(
+                text.parse::<Host>().unwrap().to_string(),
+                canonical,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_is_not_a_host_is_refused() {
         for text in [
-            "", ".", "a..b", "a b", "a\0b", "a/b", "a@b", "a#b", "a\\b", "a%00b", "-a.b", "a-.b", "127.1", "0x7f.1",
-            "2130706433", "0177.0.0.1", "1.2.3.4.5", "[::1%lo]", "[::1", "::1", "a\r\nb",
-            &"a".repeat(64), &"a.".repeat(200),
+            "",
+            ".",
+            "a..b",
+            "a b",
+            "a\0b",
+            "a/b",
+            "a@b",
+            "a#b",
+            "a\\b",
+            "a%00b",
+            "-a.b",
+            "a-.b",
+            "127.1",
+            "0x7f.1",
+            "2130706433",
+            "0177.0.0.1",
+            "1.2.3.4.5",
+            "[::1%lo]",
+            "[::1",
+            "::1",
+            "a\r\nb",
+            &"a".repeat(64),
+            &"a.".repeat(200),
         ] {
             assert!(text.parse::<Host>().is_err(), "{text:?}");
         }
@@ -308,9 +338,20 @@ mod tests {
 
     #[test]
     fn authorities() {
-        assert_eq!(Authority::parse("A.b:8443", 443).unwrap().to_string(), "a.b:8443");
-        assert_eq!(Authority::parse("[::1]", 443).unwrap().to_string(), "[::1]:443");
-        assert_eq!(Authority::parse("a.b", 443).unwrap().to_header(Scheme::Https), "a.b");
+        assert_eq!(
+            Authority::parse("A.b:8443", 443).unwrap().to_string(),
+            "a.b:8443"
+        );
+        assert_eq!(
+            Authority::parse("[::1]", 443).unwrap().to_string(),
+            "[::1]:443"
+        );
+        assert_eq!(
+            Authority::parse("a.b", 443)
+                .unwrap()
+                .to_header(Scheme::Https),
+            "a.b"
+        );
         for text in ["a:0", "a:", "a:+1", "a:65536", "u@a:1", "a:1:2", "a:1 "] {
             assert!(Authority::parse(text, 443).is_err(), "{text:?}");
         }
@@ -321,7 +362,12 @@ mod tests {
         let below: HostPattern = "*.example.com".parse().unwrap();
         assert!(below.matches(&"a.example.com".parse().unwrap()));
         assert!(below.matches(&"a.b.example.com".parse().unwrap()));
-        for other in ["example.com", "badexample.com", "example.com.evil.test", "127.0.0.1"] {
+        for other in [
+            "example.com",
+            "badexample.com",
+            "example.com.evil.test",
+            "127.0.0.1",
+        ] {
             assert!(!below.matches(&other.parse().unwrap()), "{other}");
         }
         assert!("*.com".parse::<HostPattern>().is_err());

@@ -28,11 +28,24 @@ pub struct Scanners {
 
 impl Scanners {
     pub fn build(policy: &Policy, secrets: &Secrets) -> Result<Self, ScannerError> {
-        let all = Detectors { token_patterns: true, known_secrets: true, entropy: false };
+        let all = Detectors {
+            token_patterns: true,
+            known_secrets: true,
+            entropy: false,
+        };
         let mut sets = HashMap::new();
-        for set in policy.routes().iter().map(|route| route.detectors).chain([all]) {
+        for set in policy
+            .routes()
+            .iter()
+            .map(|route| route.detectors)
+            .chain([all])
+        {
             if let std::collections::hash_map::Entry::Vacant(slot) = sets.entry(set) {
-                let known = if set.known_secrets { secrets.known()? } else { Vec::new() };
+                let known = if set.known_secrets {
+                    secrets.known()?
+                } else {
+                    Vec::new()
+                };
                 let scanner = Scanner::builder()
                     .token_patterns(set.token_patterns)
                     .known_secrets(known)
@@ -43,7 +56,10 @@ impl Scanners {
         }
         let all = match sets.get(&all) {
             Some(scanner) => scanner.clone(),
-            None => Scanner::builder().token_patterns(true).known_secrets(secrets.known()?).build()?,
+            None => Scanner::builder()
+                .token_patterns(true)
+                .known_secrets(secrets.known()?)
+                .build()?,
         };
         Ok(Self { all, sets })
     }
@@ -56,6 +72,19 @@ impl Scanners {
     pub fn of(&self, detectors: Detectors) -> &Scanner {
         self.sets.get(&detectors).unwrap_or(&self.all)
     }
+}
+
+/// Upper-case tokens shorter than this have no shape that a rule could know.
+const SHORTEST_TOKEN: usize = 16;
+
+/// Scans what means the same in either case, host and header names: HTTP/2 and DNS write them in lower case, and a
+/// token of capitals and digits survives that. (Known secrets are found in either case anywhere.)
+pub fn caseless(scanner: &Scanner, location: &Location, raw: &[u8]) -> Vec<Finding> {
+    let mut findings = scanner.scan(location, raw);
+    if findings.is_empty() && raw.iter().any(u8::is_ascii_lowercase) {
+        findings = scanner.scan(location, &raw.to_ascii_uppercase());
+    }
+    findings
 }
 
 /// Findings in a head, structural ones first. `host` is the authority as the agent wrote it; `all` judges the names
@@ -77,11 +106,21 @@ pub fn head(scanner: &Scanner, all: &Scanner, host: &[u8], head: &RequestHead) -
         joined.extend_from_slice(value);
         joined.push(b'\n');
     }
-    let whole = scanner.scan(&Location::HeaderName, &joined);
+    let mut whole = scanner.scan(&Location::HeaderName, &joined);
+    if host.len() >= SHORTEST_TOKEN {
+        whole.extend(caseless(scanner, &Location::Host, host));
+    }
+    for (name, _) in head
+        .headers
+        .iter()
+        .filter(|(name, _)| name.len() >= SHORTEST_TOKEN)
+    {
+        whole.extend(caseless(scanner, &Location::HeaderName, name));
+    }
     if whole.is_empty() {
         return findings;
     }
-    findings.extend(scanner.scan(&Location::Host, host));
+    findings.extend(caseless(scanner, &Location::Host, host));
     findings.extend(scanner.scan(&Location::Method, head.method.as_str().as_bytes()));
     findings.extend(scanner.scan(&Location::Path, head.path()));
     if let Some(query) = head.query() {
@@ -114,20 +153,32 @@ pub fn trailers(scanner: &Scanner, all: &Scanner, headers: &Headers) -> Vec<Find
     findings
 }
 
-fn injection(all: &Scanner, location: fn(Box<str>) -> Location, name: &[u8], value: &[u8]) -> Option<Finding> {
+fn injection(
+    all: &Scanner,
+    location: fn(Box<str>) -> Location,
+    name: &[u8],
+    value: &[u8],
+) -> Option<Finding> {
     let mut finding = header_injection(&location("".into()), value)?;
     finding.location = location(shown_name(all, name));
     Some(finding)
 }
 
-fn fields(scanner: &Scanner, all: &Scanner, headers: &Headers, location: fn(Box<str>) -> Location) -> Vec<Finding> {
+fn fields(
+    scanner: &Scanner,
+    all: &Scanner,
+    headers: &Headers,
+    location: fn(Box<str>) -> Location,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, value) in headers.iter() {
-        findings.extend(scanner.scan(&Location::HeaderName, name));
+        findings.extend(caseless(scanner, &Location::HeaderName, name));
         let mut found = scanner.scan(&location("".into()), value);
         if !found.is_empty() {
             let place = location(shown_name(all, name));
-            found.iter_mut().for_each(|finding| finding.location = place.clone());
+            found
+                .iter_mut()
+                .for_each(|finding| finding.location = place.clone());
         }
         findings.extend(found);
     }
@@ -141,8 +192,15 @@ fn shown_name(scanner: &Scanner, name: &[u8]) -> Box<str> {
 
 /// Text of the agent's for logs and answers: free of every credential, and escaped.
 pub fn shown(scanner: &Scanner, location: &Location, raw: &[u8]) -> String {
-    let findings = scanner.scan(location, raw);
-    if findings.is_empty() { printable(raw) } else { printable(&redact(raw, &findings)) }
+    let findings = match location {
+        Location::Host | Location::HeaderName => caseless(scanner, location, raw),
+        _ => scanner.scan(location, raw),
+    };
+    if findings.is_empty() {
+        printable(raw)
+    } else {
+        printable(&redact(raw, &findings))
+    }
 }
 
 fn structural(all: &Scanner, head: &RequestHead) -> Vec<Finding> {
@@ -168,20 +226,38 @@ pub struct BodyFindings {
     pub decoded: Vec<Finding>,
 }
 
-pub fn body(scanner: &Scanner, codings: &Codings, body: &Bytes) -> Result<BodyFindings, &'static str> {
+pub fn body(
+    scanner: &Scanner,
+    codings: &Codings,
+    body: &Bytes,
+) -> Result<BodyFindings, &'static str> {
     let raw = scanner.scan(&Location::Body, body);
     let mut decoded = Vec::new();
-    codings.decode(body, |layer| decoded.extend(scanner.scan(&Location::Body, layer)))?;
+    codings.decode(body, |layer| {
+        decoded.extend(scanner.scan(&Location::Body, layer))
+    })?;
     Ok(BodyFindings { raw, decoded })
 }
 
 /// Cuts what was found out of a head. `None` where it stands in a place that cannot be rewritten.
 pub fn redact_head(findings: &[Finding], head: &RequestHead) -> Option<RequestHead> {
     let at = |location: &Location| -> Vec<Finding> {
-        findings.iter().filter(|finding| finding.location == *location).cloned().collect()
+        findings
+            .iter()
+            .filter(|finding| finding.location == *location)
+            .cloned()
+            .collect()
     };
-    let rewritable = |location: &Location| matches!(location, Location::Path | Location::Query | Location::Header(_));
-    if findings.iter().any(|finding| finding.structural || !rewritable(&finding.location)) {
+    let rewritable = |location: &Location| {
+        matches!(
+            location,
+            Location::Path | Location::Query | Location::Header(_)
+        )
+    };
+    if findings
+        .iter()
+        .any(|finding| finding.structural || !rewritable(&finding.location))
+    {
         return None;
     }
     let mut clean = head.clone();
@@ -196,8 +272,15 @@ pub fn redact_head(findings: &[Finding], head: &RequestHead) -> Option<RequestHe
         let found = at(&location);
         // Two fields of one name share a location; a span that does not fit this one redacts it whole.
         if !found.is_empty() {
-            let fits = found.iter().all(|finding| finding.span.end <= value.len() as u64) && once(head, name);
-            *value = if fits { redact(value, &found).into() } else { Bytes::from_static(b"********") };
+            let fits = found
+                .iter()
+                .all(|finding| finding.span.end <= value.len() as u64)
+                && once(head, name);
+            *value = if fits {
+                redact(value, &found).into()
+            } else {
+                Bytes::from_static(b"********")
+            };
         }
     }
     Some(clean)

@@ -5,6 +5,8 @@
 //! request before the detectors, [`exchange`] runs one request through all of it, [`tunnel`] and [`server`] bring
 //! requests in, [`upstream`] takes them out, [`verdict`] and [`audit`] say what happened.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice)]
+
 pub mod audit;
 mod ca;
 pub mod cli;

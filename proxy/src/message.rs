@@ -30,11 +30,15 @@ impl Headers {
     }
 
     pub fn first(&self, name: &str) -> Option<&Bytes> {
-        self.list.iter().find(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+        self.list
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
     }
 
     pub fn remove(&mut self, name: &str) {
-        self.list.retain(|(own, _)| !own.eq_ignore_ascii_case(name.as_bytes()));
+        self.list
+            .retain(|(own, _)| !own.eq_ignore_ascii_case(name.as_bytes()));
     }
 
     pub fn len(&self) -> usize {
@@ -65,7 +69,11 @@ impl Headers {
     /// it goes has no place there (RFC 9110 §6.5.1), and some origins take trailers for headers.
     pub fn strip_trailers(&mut self) {
         self.strip_hop_by_hop();
-        self.list.retain(|(name, _)| !NOT_IN_TRAILERS.iter().any(|own| name.eq_ignore_ascii_case(own)));
+        self.list.retain(|(name, _)| {
+            !NOT_IN_TRAILERS
+                .iter()
+                .any(|own| name.eq_ignore_ascii_case(own))
+        });
     }
 }
 
@@ -184,6 +192,12 @@ mod tests {
             headers.push(name.as_bytes(), value.as_bytes());
         }
         headers.strip_hop_by_hop();
-        assert_eq!(headers.iter().map(|(name, _)| name.as_ref()).collect::<Vec<_>>(), [b"X-Two"]);
+        assert_eq!(
+            headers
+                .iter()
+                .map(|(name, _)| name.as_ref())
+                .collect::<Vec<_>>(),
+            [b"X-Two"]
+        );
     }
 }

@@ -58,7 +58,11 @@ impl Entry {
             inspect::shown(all, &Location::Path, head.path())
         } else {
             let path = inspect::shown(all, &Location::Path, head.path());
-            if path == audit::printable(head.path()) { "********".into() } else { path }
+            if path == audit::printable(head.path()) {
+                "********".into()
+            } else {
+                path
+            }
         };
     }
 
@@ -69,13 +73,24 @@ impl Entry {
 
     pub fn warn(&mut self, findings: &[Finding]) {
         let room = MAX_FINDINGS.saturating_sub(self.warnings.len());
-        self.warnings.extend(findings.iter().filter(|finding| !inspect::blocks(finding)).take(room).cloned());
+        self.warnings.extend(
+            findings
+                .iter()
+                .filter(|finding| !inspect::blocks(finding))
+                .take(room)
+                .cloned(),
+        );
     }
 
     pub fn refusal(&self, refusal: &Refusal) -> Vec<Record> {
         let kind = refusal.cause.kind().as_str();
         let mut records = Vec::new();
-        for finding in refusal.findings.iter().filter(|finding| inspect::blocks(finding)).take(MAX_FINDINGS) {
+        for finding in refusal
+            .findings
+            .iter()
+            .filter(|finding| inspect::blocks(finding))
+            .take(MAX_FINDINGS)
+        {
             let mut record = self.record(kind, refusal.cause.code(), finding.reason());
             record.status = refusal.status().as_u16();
             fill(&mut record, &self.all, finding);
@@ -133,5 +148,9 @@ fn fill(record: &mut Record, all: &Scanner, finding: &Finding) {
     record.location = Some(finding.location.to_string());
     record.via = finding.via.iter().map(ToString::to_string).collect();
     // A route may have switched off what would have found a neighbour.
-    record.context = Some(inspect::shown(all, &finding.location, finding.context.as_bytes()));
+    record.context = Some(inspect::shown(
+        all,
+        &finding.location,
+        finding.context.as_bytes(),
+    ));
 }

@@ -25,7 +25,10 @@ pub enum RunError {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("cannot listen on {listen}: {source}")]
-    Listen { listen: String, source: std::io::Error },
+    Listen {
+        listen: String,
+        source: std::io::Error,
+    },
     #[error("the sidecar could not be confined: {0}")]
     Confine(#[from] confine::ConfineError),
     #[error(transparent)]
@@ -49,11 +52,13 @@ pub fn read_at_boot(path: &Path) -> Result<File, ConfigError> {
         Err(error) => return Err(error),
     };
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let rest = serde_saphyr::from_str::<HashMap<String, serde_json::Value>>(&text).ok().and_then(|mut document| {
-        document.remove("egress")?;
-        let rest = serde_json::to_string(&document).ok()?;
-        serde_saphyr::from_str::<File>(&rest).ok()
-    });
+    let rest = serde_saphyr::from_str::<HashMap<String, serde_json::Value>>(&text)
+        .ok()
+        .and_then(|mut document| {
+            document.remove("egress")?;
+            let rest = serde_json::to_string(&document).ok()?;
+            serde_saphyr::from_str::<File>(&rest).ok()
+        });
     let Some(rest) = rest else { return Err(error) };
     tracing::error!(%error, "the policy is bad: EVERYTHING IS DENIED until it is mended and reloaded (SIGHUP)");
     Ok(rest)
@@ -67,7 +72,9 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     } else {
         tracing::warn!("the sidecar runs unconfined (confine: false)");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let outcome = runtime.block_on(serve(path, &file));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     outcome
@@ -81,7 +88,10 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
     for listen in &sidecar.fixed.listen {
         let listener = Listener::bind(listen)
             .await
-            .map_err(|source| RunError::Listen { listen: format!("{listen:?}"), source })?;
+            .map_err(|source| RunError::Listen {
+                listen: format!("{listen:?}"),
+                source,
+            })?;
         listeners.push(listener);
     }
     let mut hangup = signal(SignalKind::hangup())?;
@@ -95,7 +105,11 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
     };
     let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
     for listener in listeners {
-        tokio::spawn(server::accept(Arc::clone(&sidecar), listener, Arc::clone(&room)));
+        tokio::spawn(server::accept(
+            Arc::clone(&sidecar),
+            listener,
+            Arc::clone(&room),
+        ));
     }
     announce(&ready)?;
 
@@ -119,8 +133,13 @@ fn announce(ready: &Ready<'_>) -> std::io::Result<()> {
 
 fn reload(sidecar: &Sidecar, path: &Path) {
     match File::read(path).and_then(|file| sidecar.reload(&file)) {
-        Ok(()) => tracing::warn!(policy = sidecar.ruling().policy.hash(), "the policy was reloaded"),
-        Err(error) => tracing::error!(%error, "the new policy is bad; the last good one stays in force"),
+        Ok(()) => tracing::warn!(
+            policy = sidecar.ruling().policy.hash(),
+            "the policy was reloaded"
+        ),
+        Err(error) => {
+            tracing::error!(%error, "the new policy is bad; the last good one stays in force")
+        }
     }
 }
 
@@ -129,7 +148,10 @@ async fn stop(sidecar: &Sidecar) {
     sidecar.stopping.cancel();
     sidecar.tasks.close();
     if timeout(limits::GRACE, sidecar.tasks.wait()).await.is_err() {
-        tracing::warn!(connections = sidecar.tasks.len(), "connections were cut off at the end of the grace time");
+        tracing::warn!(
+            connections = sidecar.tasks.len(),
+            "connections were cut off at the end of the grace time"
+        );
     }
     sidecar.audit.flush().await;
 }

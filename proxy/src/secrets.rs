@@ -42,7 +42,9 @@ pub struct Secrets {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the secret in {name} cannot be looked for: {source}; give it a longer value or take the variable away")]
+#[error(
+    "the secret in {name} cannot be looked for: {source}; give it a longer value or take the variable away"
+)]
 pub struct SecretError {
     pub name: String,
     pub source: KnownSecretError,
@@ -51,32 +53,52 @@ pub struct SecretError {
 impl Secrets {
     /// Everything in the environment; only the sensitive names become known secrets.
     pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let values: BTreeMap<String, Secret> =
-            variables.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
-        let more = values.get(PREFIXES_VARIABLE).map(|list| list.expose().to_owned()).unwrap_or_default();
-        let prefixes: Vec<&str> =
-            std::iter::once(PREFIX).chain(more.split(',').map(str::trim)).filter(|prefix| !prefix.is_empty()).collect();
+        let values: BTreeMap<String, Secret> = variables
+            .into_iter()
+            .map(|(name, value)| (name, Secret::new(value)))
+            .collect();
+        let more = values
+            .get(PREFIXES_VARIABLE)
+            .map(|list| list.expose().to_owned())
+            .unwrap_or_default();
+        let prefixes: Vec<&str> = std::iter::once(PREFIX)
+            .chain(more.split(',').map(str::trim))
+            .filter(|prefix| !prefix.is_empty())
+            .collect();
         let known = values
             .keys()
-            .filter(|name| *name != PREFIXES_VARIABLE && prefixes.iter().any(|prefix| name.starts_with(prefix)))
+            .filter(|name| {
+                *name != PREFIXES_VARIABLE && prefixes.iter().any(|prefix| name.starts_with(prefix))
+            })
             .cloned()
             .collect();
         Self { values, known }
     }
 
     pub fn value(&self, name: &str) -> Option<&Secret> {
-        self.values.get(name).filter(|value| !value.expose().is_empty())
+        self.values
+            .get(name)
+            .filter(|value| !value.expose().is_empty())
     }
 
     /// For the scanner. A value that is too short to look for is an error: it must not be silently skipped.
     pub fn known(&self) -> Result<Vec<KnownSecret>, SecretError> {
         self.known
             .iter()
-            .filter_map(|name| self.value(name).map(|value| (name, value.expose().as_bytes())))
+            .filter_map(|name| {
+                self.value(name)
+                    .map(|value| (name, value.expose().as_bytes()))
+            })
             .map(|(name, value)| {
-                let secret =
-                    if name == CANARY { KnownSecret::canary(name, value) } else { KnownSecret::new(name, value) };
-                secret.map_err(|source| SecretError { name: name.clone(), source })
+                let secret = if name == CANARY {
+                    KnownSecret::canary(name, value)
+                } else {
+                    KnownSecret::new(name, value)
+                };
+                secret.map_err(|source| SecretError {
+                    name: name.clone(),
+                    source,
+                })
             })
             .collect()
     }
@@ -87,7 +109,11 @@ mod tests {
     use super::*;
 
     fn secrets(variables: &[(&str, &str)]) -> Secrets {
-        Secrets::from_environment(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+        Secrets::from_environment(
+            variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
     }
 
     #[test]
@@ -100,14 +126,23 @@ mod tests {
             ("EGRESS_TOKEN_EMPTY", ""),
             (PREFIXES_VARIABLE, "MY_TOKEN, CORP_"),
         ]);
-        assert_eq!(secrets.known, ["CORP_X", "EGRESS_TOKEN_A", "EGRESS_TOKEN_EMPTY", "MY_TOKEN"]);
+        assert_eq!(
+            secrets.known,
+            ["CORP_X", "EGRESS_TOKEN_A", "EGRESS_TOKEN_EMPTY", "MY_TOKEN"]
+        );
         assert_eq!(secrets.known().unwrap().len(), 3);
         assert!(!format!("{secrets:?}").contains("longenough"));
     }
 
     #[test]
     fn a_short_secret_is_an_error_and_not_a_silent_gap() {
-        let error = secrets(&[("EGRESS_TOKEN_A", "tiny-77")]).known().unwrap_err().to_string();
-        assert!(error.contains("EGRESS_TOKEN_A") && !error.contains("tiny-77"), "{error}");
+        let error = secrets(&[("EGRESS_TOKEN_A", "tiny-77")])
+            .known()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("EGRESS_TOKEN_A") && !error.contains("tiny-77"),
+            "{error}"
+        );
     }
 }

@@ -59,11 +59,18 @@ impl Listener {
 
     pub fn describe(&self) -> String {
         match self {
-            Self::Tcp(listener) => listener.local_addr().map(|address| address.to_string()).unwrap_or_default(),
+            Self::Tcp(listener) => listener
+                .local_addr()
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
             Self::Unix(listener) => {
                 let path = listener.local_addr().ok();
                 let path = path.as_ref().and_then(|address| address.as_pathname());
-                format!("unix:{}", path.map(|path| path.display().to_string()).unwrap_or_default())
+                format!(
+                    "unix:{}",
+                    path.map(|path| path.display().to_string())
+                        .unwrap_or_default()
+                )
             }
         }
     }
@@ -75,7 +82,10 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Socket::Tcp(stream))
             }
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Socket::Unix(stream)),
+            Self::Unix(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Socket::Unix(stream)),
         }
     }
 }
@@ -84,7 +94,9 @@ impl Listener {
 pub async fn accept(sidecar: Arc<Sidecar>, listener: Listener, room: Arc<Semaphore>) {
     let mut wait = Duration::from_millis(5);
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = sidecar.stopping.cancelled() => return,
@@ -166,16 +178,25 @@ impl Outer<'_> {
         if !self.is_authorised(&request) {
             // A client that asks first and sends its credentials second may do so on the same connection.
             let reusable = request.framing == Framing::Empty;
-            return self.refuse_request(None, &request, Cause::ProxyAuth.into(), reusable).await;
+            return self
+                .refuse_request(None, &request, Cause::ProxyAuth.into(), reusable)
+                .await;
         }
         request.headers.remove("proxy-authorization");
         match request.target.clone() {
             Target::Authority(raw) => match tunnel::open(self.sidecar, &raw).await {
-                Ok((_, pool)) => match self.writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n").await {
+                Ok((_, pool)) => match self
+                    .writer
+                    .write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    .await
+                {
                     Ok(()) => Next::Tunnel(Box::new(pool)),
                     Err(_) => Next::Close,
                 },
-                Err((authority, refusal)) => self.refuse_request(authority.as_ref(), &request, refusal, true).await,
+                Err((authority, refusal)) => {
+                    self.refuse_request(authority.as_ref(), &request, refusal, true)
+                        .await
+                }
             },
             Target::Absolute { authority, target } => self.plain(request, &authority, target).await,
             Target::Origin(target) => {
@@ -184,18 +205,29 @@ impl Outer<'_> {
                     return self.magic(&request, &target).await;
                 }
                 let why = "this is a proxy: ask it with CONNECT or an absolute http:// target";
-                self.refuse_request(None, &request, Cause::Malformed(why.into()).into(), false).await
+                self.refuse_request(None, &request, Cause::Malformed(why.into()).into(), false)
+                    .await
             }
         }
     }
 
     fn is_authorised(&self, request: &Request) -> bool {
-        let Some(credentials) = &self.sidecar.fixed.credentials else { return true };
+        let Some(credentials) = &self.sidecar.fixed.credentials else {
+            return true;
+        };
         let mut fields = request.headers.all("proxy-authorization");
-        let (Some(value), None) = (fields.next(), fields.next()) else { return false };
-        let Some((scheme, encoded)) = value.split_at_checked(6) else { return false };
+        let (Some(value), None) = (fields.next(), fields.next()) else {
+            return false;
+        };
+        let Some((scheme, encoded)) = value.split_at_checked(6) else {
+            return false;
+        };
         scheme.eq_ignore_ascii_case(b"basic ")
-            && bool::from(encoded.trim_ascii().ct_eq(credentials.encoded.expose().as_bytes()))
+            && bool::from(
+                encoded
+                    .trim_ascii()
+                    .ct_eq(credentials.encoded.expose().as_bytes()),
+            )
     }
 
     /// An absolute-form request, without TLS on either side.
@@ -203,23 +235,50 @@ impl Outer<'_> {
         if is_magic(raw) {
             return self.magic(&request, &target).await;
         }
-        let authority = match std::str::from_utf8(raw).ok().map(|text| Authority::parse(text, Scheme::Http.default_port())) {
+        let authority = match std::str::from_utf8(raw)
+            .ok()
+            .map(|text| Authority::parse(text, Scheme::Http.default_port()))
+        {
             Some(Ok(authority)) => authority,
-            Some(Err(error)) => return self.refuse_request(None, &request, Cause::Host(error).into(), false).await,
+            Some(Err(error)) => {
+                return self
+                    .refuse_request(None, &request, Cause::Host(error).into(), false)
+                    .await;
+            }
             None => {
                 let cause = Cause::Malformed("the authority is not text".into());
-                return self.refuse_request(None, &request, cause.into(), false).await;
+                return self
+                    .refuse_request(None, &request, cause.into(), false)
+                    .await;
             }
         };
-        if self.plain.as_ref().is_none_or(|pool| pool.authority != authority) {
+        if self
+            .plain
+            .as_ref()
+            .is_none_or(|pool| pool.authority != authority)
+        {
             match self.open_plain(raw, &authority).await {
                 Ok(pool) => self.plain = Some(pool),
-                Err(refusal) => return self.refuse_request(Some(&authority), &request, refusal, false).await,
+                Err(refusal) => {
+                    return self
+                        .refuse_request(Some(&authority), &request, refusal, false)
+                        .await;
+                }
             }
         }
-        let Some(pool) = &self.plain else { return Next::Close };
+        let Some(pool) = &self.plain else {
+            return Next::Close;
+        };
         let keep_alive = request.keep_alive;
-        let after = agent::one(self.sidecar, pool, request, target, &mut self.reader, &mut self.writer).await;
+        let after = agent::one(
+            self.sidecar,
+            pool,
+            request,
+            target,
+            &mut self.reader,
+            &mut self.writer,
+        )
+        .await;
         match after {
             After::Reusable if keep_alive && self.writer.keep_alive => Next::Continue,
             After::Reusable | After::Broken => Next::Close,
@@ -233,13 +292,30 @@ impl Outer<'_> {
     async fn open_plain(&self, raw: &Bytes, authority: &Authority) -> Result<Pool, Refusal> {
         self.sidecar.check_ready()?;
         let ruling = self.sidecar.ruling();
-        let findings = ruling.scanners.all().scan(&Location::Host, raw);
+        let findings = inspect::caseless(ruling.scanners.all(), &Location::Host, raw);
         if !findings.is_empty() {
-            return Err(Refusal { cause: Cause::Credential, findings });
+            return Err(Refusal {
+                cause: Cause::Credential,
+                findings,
+            });
         }
-        let route = ruling.policy.admits(Scheme::Http, authority).map_err(|denial| Cause::from(&denial))?;
-        let (resolver, tls) = (self.sidecar.resolver.clone(), self.sidecar.upstream_tls.clone());
-        Ok(Pool::open(resolver, tls, Scheme::Http, authority.clone(), route.allow_private, false).await?)
+        let route = ruling
+            .policy
+            .admits(Scheme::Http, authority)
+            .map_err(|denial| Cause::from(&denial))?;
+        let (resolver, tls) = (
+            self.sidecar.resolver.clone(),
+            self.sidecar.upstream_tls.clone(),
+        );
+        Ok(Pool::open(
+            resolver,
+            tls,
+            Scheme::Http,
+            authority.clone(),
+            route.allow_private,
+            false,
+        )
+        .await?)
     }
 
     /// `http://_egress.local/allowlist`: the live table, names only.
@@ -248,13 +324,26 @@ impl Outer<'_> {
         let (status, body) = match (&request.method, target.as_ref()) {
             (&Method::GET | &Method::HEAD, b"/allowlist") => {
                 let table = serde_json::json!({ "policy": ruling.policy.hash(), "routes": ruling.policy.table() });
-                (StatusCode::OK, serde_json::to_vec_pretty(&table).unwrap_or_default())
+                (
+                    StatusCode::OK,
+                    serde_json::to_vec_pretty(&table).unwrap_or_default(),
+                )
             }
-            _ => (StatusCode::NOT_FOUND, br#"{"error":"there is only GET /allowlist here"}"#.to_vec()),
+            _ => (
+                StatusCode::NOT_FOUND,
+                br#"{"error":"there is only GET /allowlist here"}"#.to_vec(),
+            ),
         };
         let reusable = request.keep_alive && request.framing == Framing::Empty;
-        let body = if request.method == Method::HEAD { Vec::new() } else { body };
-        let headers = [("content-type", "application/json"), ("cache-control", "no-store")];
+        let body = if request.method == Method::HEAD {
+            Vec::new()
+        } else {
+            body
+        };
+        let headers = [
+            ("content-type", "application/json"),
+            ("cache-control", "no-store"),
+        ];
         let phrase = status.canonical_reason().unwrap_or_default();
         let out = write::own(status, phrase, &headers, &body, reusable);
         match self.writer.write(&out).await {
@@ -271,27 +360,58 @@ impl Outer<'_> {
         reusable: bool,
     ) -> Next {
         let reusable = reusable && request.keep_alive && request.framing == Framing::Empty;
-        if self.refuse(authority, request.method.as_str(), &refusal, reusable).await && reusable {
+        if self
+            .refuse(authority, request.method.as_str(), &refusal, reusable)
+            .await
+            && reusable
+        {
             return Next::Continue;
         }
         agent::hang_up(&mut self.reader, &mut self.writer).await;
         Next::Close
     }
 
-    async fn refuse(&mut self, authority: Option<&Authority>, method: &str, refusal: &Refusal, reusable: bool) -> bool {
+    async fn refuse(
+        &mut self,
+        authority: Option<&Authority>,
+        method: &str,
+        refusal: &Refusal,
+        reusable: bool,
+    ) -> bool {
         let ruling = self.sidecar.ruling();
-        let unknown = Authority { host: Host::Name(HostName::unknown()), port: 0 };
-        let scheme = if method == "CONNECT" { Scheme::Https } else { Scheme::Http };
+        let unknown = Authority {
+            host: Host::Name(HostName::unknown()),
+            port: 0,
+        };
+        let scheme = if method == "CONNECT" {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        };
         let mut entry = Entry::new(self.sidecar, &ruling, scheme, authority.unwrap_or(&unknown));
-        entry.method(&inspect::shown(ruling.scanners.all(), &Location::Method, method.as_bytes()));
+        entry.method(&inspect::shown(
+            ruling.scanners.all(),
+            &Location::Method,
+            method.as_bytes(),
+        ));
         self.sidecar.record_refusal(&entry, refusal).await;
-        let body = refusal.body(&entry.event, &entry.host, self.sidecar.fixed.explain.as_deref());
+        let body = refusal.body(
+            &entry.event,
+            &entry.host,
+            self.sidecar.fixed.explain.as_deref(),
+        );
         if method != "CONNECT" {
             return self.writer.refuse(refusal, body, reusable).await.is_ok();
         }
         // Most clients show the reason phrase of a failed CONNECT and nothing else of it.
         let phrase = format!("{} ({})", refusal.reason(), entry.event);
-        let out = write::own(refusal.status(), &phrase, &agent::own_headers(refusal), &body, reusable);
+        let out = write::own(
+            refusal.status(),
+            &phrase,
+            &agent::own_headers(refusal),
+            &body,
+            reusable,
+        );
         self.writer.write(&out).await.is_ok()
     }
 }
@@ -300,6 +420,7 @@ fn is_magic(host: &[u8]) -> bool {
     std::str::from_utf8(host)
         .ok()
         .and_then(|text| Authority::parse(text, 80).ok())
-        .is_some_and(|authority| matches!(&authority.host, Host::Name(name) if name.as_str() == MAGIC))
+        .is_some_and(
+            |authority| matches!(&authority.host, Host::Name(name) if name.as_str() == MAGIC),
+        )
 }
-

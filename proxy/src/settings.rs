@@ -21,7 +21,10 @@ pub enum ConfigError {
     #[error("{}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]
-    Syntax { path: PathBuf, source: Box<serde_saphyr::Error> },
+    Syntax {
+        path: PathBuf,
+        source: Box<serde_saphyr::Error>,
+    },
     #[error("listen: nothing to listen on")]
     NoListener,
     #[error("listen: {0:?} is neither ADDRESS:PORT nor unix:/absolute/path")]
@@ -35,7 +38,11 @@ pub enum ConfigError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
     #[error("egress.routes[{index}] ({host}): auth: {source}")]
-    Credential { index: usize, host: String, source: CredentialError },
+    Credential {
+        index: usize,
+        host: String,
+        source: CredentialError,
+    },
     #[error(transparent)]
     Scanner(#[from] ScannerError),
     #[error("egress.log: {0} is not 0, 1 or 2")]
@@ -44,10 +51,14 @@ pub enum ConfigError {
 
 impl File {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        serde_saphyr::from_str(&text)
-            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        serde_saphyr::from_str(&text).map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
     }
 }
 
@@ -89,18 +100,28 @@ pub struct ProxyCredentials {
 
 impl Fixed {
     pub fn parse(file: &File, secrets: &Secrets) -> Result<Self, ConfigError> {
-        let listen = file.listen.iter().map(|text| Listen::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let listen = file
+            .listen
+            .iter()
+            .map(|text| Listen::parse(text))
+            .collect::<Result<Vec<_>, _>>()?;
         if listen.is_empty() {
             return Err(ConfigError::NoListener);
         }
         let credentials = match &file.proxy_auth {
             ProxyAuth::None => None,
-            ProxyAuth::Basic { username, password_ref } => {
-                let password =
-                    secrets.value(password_ref).ok_or_else(|| ConfigError::ProxyPassword(password_ref.clone()))?;
+            ProxyAuth::Basic {
+                username,
+                password_ref,
+            } => {
+                let password = secrets
+                    .value(password_ref)
+                    .ok_or_else(|| ConfigError::ProxyPassword(password_ref.clone()))?;
                 let pair = format!("{username}:{}", password.expose());
                 let encoded = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, pair);
-                Some(ProxyCredentials { encoded: Secret::new(encoded) })
+                Some(ProxyCredentials {
+                    encoded: Secret::new(encoded),
+                })
             }
         };
         let upstream_hosts = file
@@ -109,7 +130,10 @@ impl Fixed {
             .iter()
             .map(|(name, ip)| match name.parse() {
                 Ok(host) => Ok((host, *ip)),
-                Err(source) => Err(ConfigError::UpstreamHost { name: name.clone(), source }),
+                Err(source) => Err(ConfigError::UpstreamHost {
+                    name: name.clone(),
+                    source,
+                }),
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
@@ -125,15 +149,26 @@ impl Fixed {
 
 fn parse_hold(text: &str) -> Result<usize, ConfigError> {
     let bad = || ConfigError::Hold(text.to_owned());
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (digits, unit) = text.split_at(
+        text.find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len()),
+    );
     let unit: usize = match unit.trim() {
         "" => 1,
         "KiB" => 1024,
         "MiB" => 1024 * 1024,
         _ => return Err(bad()),
     };
-    let size = digits.parse::<usize>().ok().and_then(|count| count.checked_mul(unit)).ok_or_else(bad)?;
-    if size > MAX_HOLD { Err(bad()) } else { Ok(size) }
+    let size = digits
+        .parse::<usize>()
+        .ok()
+        .and_then(|count| count.checked_mul(unit))
+        .ok_or_else(bad)?;
+    if size > MAX_HOLD {
+        Err(bad())
+    } else {
+        Ok(size)
+    }
 }
 
 /// What a reload replaces, as one.
@@ -152,11 +187,12 @@ impl Ruling {
         let mut credentials = HashMap::new();
         for route in policy.routes() {
             if let Some(auth) = &route.auth {
-                let credential = Credential::load(auth, secrets).map_err(|source| ConfigError::Credential {
-                    index: route.index,
-                    host: route.host.to_string(),
-                    source,
-                })?;
+                let credential =
+                    Credential::load(auth, secrets).map_err(|source| ConfigError::Credential {
+                        index: route.index,
+                        host: route.host.to_string(),
+                        source,
+                    })?;
                 credentials.insert(route.index, credential);
             }
         }
@@ -165,14 +201,24 @@ impl Ruling {
             return Err(ConfigError::Log(log));
         }
         let scanners = Scanners::build(&policy, secrets)?;
-        Ok(Arc::new(Self { policy, scanners, credentials, log }))
+        Ok(Arc::new(Self {
+            policy,
+            scanners,
+            credentials,
+            log,
+        }))
     }
 
     /// In force where the policy could not be read at start.
     pub fn deny_all(secrets: &Secrets) -> Result<Arc<Self>, ConfigError> {
         let policy = Policy::deny_all();
         let scanners = Scanners::build(&policy, secrets)?;
-        Ok(Arc::new(Self { policy, scanners, credentials: HashMap::new(), log: 1 }))
+        Ok(Arc::new(Self {
+            policy,
+            scanners,
+            credentials: HashMap::new(),
+            log: 1,
+        }))
     }
 }
 

@@ -32,7 +32,10 @@ pub enum StartError {
     #[error("upstream.ca_files: {0}")]
     Tls(#[from] TlsError),
     #[error("audit: {}: {source}", path.display())]
-    Audit { path: PathBuf, source: std::io::Error },
+    Audit {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 #[derive(Debug)]
@@ -67,8 +70,10 @@ impl Sidecar {
             Err(error) => return Err(error.into()),
         };
         let authority = Arc::new(CertificateAuthority::open(&file.ca, &fixed.bottle)?);
-        let audit = Audit::open(&file.audit)
-            .map_err(|source| StartError::Audit { path: file.audit.clone(), source })?;
+        let audit = Audit::open(&file.audit).map_err(|source| StartError::Audit {
+            path: file.audit.clone(),
+            source,
+        })?;
         Ok(Arc::new(Self {
             resolver: Resolver::new(fixed.upstream_hosts.clone()),
             upstream_tls: tls::Upstream::new(&file.upstream.ca_files)?,
@@ -107,15 +112,25 @@ impl Sidecar {
     }
 
     /// Makes room for a held body to grow to `length`; the room is given back with `room`.
-    pub async fn make_room(&self, room: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), Cause> {
+    pub async fn make_room(
+        &self,
+        room: &mut Option<OwnedSemaphorePermit>,
+        length: usize,
+    ) -> Result<(), Cause> {
         let units = length.div_ceil(limits::HELD_UNIT);
         let more = units.saturating_sub(room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
         if more == 0 {
             return Ok(());
         }
         let more = u32::try_from(more).map_err(|_| Cause::Overloaded)?;
-        let permit = timeout(limits::HELD_WAIT, Arc::clone(&self.held).acquire_many_owned(more)).await;
-        let Ok(Ok(permit)) = permit else { return Err(Cause::Overloaded) };
+        let permit = timeout(
+            limits::HELD_WAIT,
+            Arc::clone(&self.held).acquire_many_owned(more),
+        )
+        .await;
+        let Ok(Ok(permit)) = permit else {
+            return Err(Cause::Overloaded);
+        };
         match room {
             Some(room) => room.merge(permit),
             None => *room = Some(permit),
@@ -135,12 +150,16 @@ impl Sidecar {
     }
 
     /// Returns once it is written: what cannot be recorded does not happen.
-    pub async fn record_let_through(&self, entry: &Entry, redacted: &[Finding]) -> Result<(), Broken> {
-        for record in entry.let_through(redacted) {
-            log(entry.log, &record);
-            self.audit.record(record).await?;
+    pub async fn record_let_through(
+        &self,
+        entry: &Entry,
+        redacted: &[Finding],
+    ) -> Result<(), Broken> {
+        let records = entry.let_through(redacted);
+        for record in &records {
+            log(entry.log, record);
         }
-        self.audit.settled().await
+        self.audit.write(records).await
     }
 }
 

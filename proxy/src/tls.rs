@@ -70,20 +70,32 @@ impl Upstream {
         let mut both = config.clone();
         both.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
         config.alpn_protocols = vec![HTTP1.to_vec()];
-        Ok(Self { both: Arc::new(both), http1: Arc::new(config) })
+        Ok(Self {
+            both: Arc::new(both),
+            http1: Arc::new(config),
+        })
     }
 }
 
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
-    let bad = |why: String| TlsError::Roots { path: path.to_owned(), why };
+    let bad = |why: String| TlsError::Roots {
+        path: path.to_owned(),
+        why,
+    };
     let file = File::open(path).map_err(|error| bad(error.to_string()))?;
     let mut any = false;
     for certificate in CertificateDer::pem_reader_iter(BufReader::new(file)) {
         let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| bad(error.to_string()))?;
         any = true;
     }
-    if any { Ok(()) } else { Err(bad("it holds no certificate".into())) }
+    if any {
+        Ok(())
+    } else {
+        Err(bad("it holds no certificate".into()))
+    }
 }
 
 /// Configurations for the side of the agent, by what the origin speaks.
@@ -107,11 +119,19 @@ impl Agent {
         let mut h2 = config.clone();
         h2.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
         config.alpn_protocols = vec![HTTP1.to_vec()];
-        Ok(Self { h2: Arc::new(h2), http1: Arc::new(config), authority })
+        Ok(Self {
+            h2: Arc::new(h2),
+            http1: Arc::new(config),
+            authority,
+        })
     }
 
     /// For an address, which no ClientHello names.
-    pub fn for_address(&self, host: &Host, h2: bool) -> Result<Arc<ServerConfig>, crate::ca::CaError> {
+    pub fn for_address(
+        &self,
+        host: &Host,
+        h2: bool,
+    ) -> Result<Arc<ServerConfig>, crate::ca::CaError> {
         let mut config = ServerConfig::clone(if h2 { &self.h2 } else { &self.http1 });
         config.cert_resolver = Arc::new(Fixed(self.authority.leaf(host)?));
         config.ticketer = Arc::new(NoTickets);
@@ -173,26 +193,28 @@ pub fn explain(error: &rustls::Error) -> (&'static str, String) {
     match error {
         Error::InvalidCertificate(problem) => {
             let code = match problem {
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => "upstream-tls-expired",
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "upstream-tls-expired"
+                }
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     "upstream-tls-not-yet-valid"
                 }
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                    "upstream-tls-wrong-host"
-                }
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } => "upstream-tls-wrong-host",
                 CertificateError::UnknownIssuer => "upstream-tls-unknown-issuer",
                 CertificateError::BadSignature => "upstream-tls-bad-signature",
-                CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-                    "upstream-tls-wrong-usage"
-                }
+                CertificateError::InvalidPurpose
+                | CertificateError::InvalidPurposeContext { .. } => "upstream-tls-wrong-usage",
                 CertificateError::Revoked => "upstream-tls-revoked",
                 _ => "upstream-tls-certificate",
             };
             (code, problem.to_string())
         }
-        Error::NoApplicationProtocol | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
-            (NO_ALPN, "the origin speaks none of the protocols that it was offered".into())
-        }
+        Error::NoApplicationProtocol
+        | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => (
+            NO_ALPN,
+            "the origin speaks none of the protocols that it was offered".into(),
+        ),
         Error::AlertReceived(_) => ("upstream-tls-alert", error.to_string()),
         Error::InvalidMessage(_) => ("upstream-tls-not-tls", error.to_string()),
         other => ("upstream-tls", other.to_string()),

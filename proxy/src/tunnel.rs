@@ -13,6 +13,7 @@ use crate::h1::agent as h1agent;
 use crate::h1::write;
 use crate::h2agent;
 use crate::host::{Authority, Host, Scheme};
+use crate::inspect;
 use crate::limits;
 use crate::net::Prefixed;
 use crate::record::Entry;
@@ -25,9 +26,13 @@ use crate::verdict::{Cause, Refusal};
 /// allowed, dialled and verified.
 ///
 /// The `Host` beside it decides nothing and goes nowhere (RFC 9112 §3.2.2); Node writes the proxy's own there.
-pub async fn open(sidecar: &Arc<Sidecar>, raw: &Bytes) -> Result<(Authority, Pool), (Option<Authority>, Refusal)> {
+pub async fn open(
+    sidecar: &Arc<Sidecar>,
+    raw: &Bytes,
+) -> Result<(Authority, Pool), (Option<Authority>, Refusal)> {
     let none = |cause: Cause| (None, cause.into());
-    let text = std::str::from_utf8(raw).map_err(|_| none(Cause::Malformed("the authority is not text".into())))?;
+    let text = std::str::from_utf8(raw)
+        .map_err(|_| none(Cause::Malformed("the authority is not text".into())))?;
     if !text.rsplit(']').next().unwrap_or_default().contains(':') {
         return Err(none(Cause::Malformed("CONNECT without a port".into())));
     }
@@ -38,15 +43,25 @@ pub async fn open(sidecar: &Arc<Sidecar>, raw: &Bytes) -> Result<(Authority, Poo
     }
 }
 
-async fn admitted(sidecar: &Arc<Sidecar>, raw: &Bytes, authority: &Authority) -> Result<Pool, Refusal> {
+async fn admitted(
+    sidecar: &Arc<Sidecar>,
+    raw: &Bytes,
+    authority: &Authority,
+) -> Result<Pool, Refusal> {
     sidecar.check_ready()?;
     let ruling = sidecar.ruling();
     // Before any look-up: a secret in a label leaks by the question alone.
-    let findings = ruling.scanners.all().scan(&Location::Host, raw);
+    let findings = inspect::caseless(ruling.scanners.all(), &Location::Host, raw);
     if !findings.is_empty() {
-        return Err(Refusal { cause: Cause::Credential, findings });
+        return Err(Refusal {
+            cause: Cause::Credential,
+            findings,
+        });
     }
-    let route = ruling.policy.admits(Scheme::Https, authority).map_err(|denial| Cause::from(&denial))?;
+    let route = ruling
+        .policy
+        .admits(Scheme::Https, authority)
+        .map_err(|denial| Cause::from(&denial))?;
     let offer_h2 = sidecar.agent_h2.get(authority).unwrap_or(true);
     let pool = Pool::open(
         sidecar.resolver.clone(),
@@ -76,7 +91,13 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
             let refusal = Refusal::from(cause);
             let answer = record(sidecar, &pool, &refusal).await;
             if readable {
-                let out = write::own(refusal.status(), "Bad Request", &h1agent::own_headers(&refusal), &answer, false);
+                let out = write::own(
+                    refusal.status(),
+                    "Bad Request",
+                    &h1agent::own_headers(&refusal),
+                    &answer,
+                    false,
+                );
                 let _gone = timeout(limits::WRITE, async {
                     stream.write_all(&out).await?;
                     stream.shutdown().await
@@ -87,7 +108,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
             return;
         }
     };
-    let acceptor = LazyConfigAcceptor::new(Acceptor::default(), Prefixed::new(ahead.freeze(), stream));
+    let acceptor =
+        LazyConfigAcceptor::new(Acceptor::default(), Prefixed::new(ahead.freeze(), stream));
     let start = match timeout_at(deadline, acceptor).await {
         Ok(Ok(start)) => start,
         Ok(Err(error)) => return refuse(sidecar, &pool, Cause::Tls(error.to_string())).await,
@@ -97,13 +119,24 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     if let Err(cause) = same_host(hello.server_name(), &pool.authority) {
         return refuse(sidecar, &pool, cause).await;
     }
-    let offers = |protocol: &[u8]| hello.alpn().is_some_and(|mut list| list.any(|own| own == protocol));
-    let (offers_h2, offers_h1) = (offers(tls::H2), offers(tls::HTTP1) || hello.alpn().is_none());
+    let offers = |protocol: &[u8]| {
+        hello
+            .alpn()
+            .is_some_and(|mut list| list.any(|own| own == protocol))
+    };
+    let (offers_h2, offers_h1) = (
+        offers(tls::H2),
+        offers(tls::HTTP1) || hello.alpn().is_none(),
+    );
     sidecar.agent_h2.insert(pool.authority.clone(), offers_h2);
     // As the origin speaks it; an agent that can do nothing else is translated for.
     let h2 = offers_h2 && (pool.speaks_h2() || !offers_h1);
     let config = match &pool.authority.host {
-        Host::Name(_) => Ok(Arc::clone(if h2 { &sidecar.agent_tls.h2 } else { &sidecar.agent_tls.http1 })),
+        Host::Name(_) => Ok(Arc::clone(if h2 {
+            &sidecar.agent_tls.h2
+        } else {
+            &sidecar.agent_tls.http1
+        })),
         host @ Host::Ip(_) => sidecar.agent_tls.for_address(host, h2),
     };
     let config = match config {
@@ -156,7 +189,12 @@ async fn sniff<S: AsyncRead + Unpin>(
             Err(_) => return Err((Cause::AgentTimeout, false)),
             Ok(Err(_)) => return Ok(None),
             Ok(Ok(0)) if ahead.is_empty() => return Ok(None),
-            Ok(Ok(0)) => return Err((Cause::UnknownProtocol("cut off before its protocol was clear"), false)),
+            Ok(Ok(0)) => {
+                return Err((
+                    Cause::UnknownProtocol("cut off before its protocol was clear"),
+                    false,
+                ));
+            }
             Ok(Ok(_)) => {}
         }
     }
@@ -171,7 +209,9 @@ fn same_host(sni: Option<&str>, authority: &Authority) -> Result<(), Cause> {
             if named == *host {
                 Ok(())
             } else {
-                Err(Cause::Identity("the ClientHello names another host than CONNECT".into()))
+                Err(Cause::Identity(
+                    "the ClientHello names another host than CONNECT".into(),
+                ))
             }
         }
     }

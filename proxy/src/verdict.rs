@@ -53,7 +53,9 @@ pub enum Cause {
     AmbiguousPath(&'static str),
     GitPush,
     GitFetch,
-    Oversize { limit: u64 },
+    Oversize {
+        limit: u64,
+    },
     /// The encoding of the body is one that we cannot read.
     ContentEncoding(&'static str),
     // What the agent sent.
@@ -244,7 +246,10 @@ pub struct Refusal {
 
 impl From<Cause> for Refusal {
     fn from(cause: Cause) -> Self {
-        Self { cause, findings: Vec::new() }
+        Self {
+            cause,
+            findings: Vec::new(),
+        }
     }
 }
 
@@ -274,7 +279,9 @@ impl Refusal {
     /// The words of the first finding where there is one, else of the cause.
     pub fn reason(&self) -> String {
         match self.findings.first() {
-            Some(finding) if self.cause == Cause::Unsupervised || self.cause == Cause::Unredactable => {
+            Some(finding)
+                if self.cause == Cause::Unsupervised || self.cause == Cause::Unredactable =>
+            {
                 format!("{}: {}", finding.reason(), self.cause.words())
             }
             Some(finding) => finding.reason(),
@@ -303,7 +310,9 @@ impl Refusal {
                 Kind::Block => {
                     "This is policy, not a network fault. Retrying, another route or another encoding will not help; ask the operator."
                 }
-                Kind::Refuse => "The request was not understood completely, so none of it was forwarded.",
+                Kind::Refuse => {
+                    "The request was not understood completely, so none of it was forwarded."
+                }
                 Kind::Error => "This is not a policy decision; the reason names what failed.",
             },
             explain: match explain {
@@ -325,7 +334,8 @@ mod tests {
     fn an_answer_says_what_to_do_and_no_value() {
         let refusal = Refusal::from(Cause::HostDenied);
         let body: serde_json::Value =
-            serde_json::from_slice(&refusal.body("evt_1", "a.test", Some("launcher why {id}"))).unwrap();
+            serde_json::from_slice(&refusal.body("evt_1", "a.test", Some("launcher why {id}")))
+                .unwrap();
         assert_eq!(body["explain"], "launcher why evt_1");
         assert_eq!(body["code"], "host-not-allowed");
         assert_eq!(body["verdict"], "blocked");

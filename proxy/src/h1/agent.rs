@@ -23,7 +23,11 @@ use crate::verdict::{Cause, Refusal};
 const JOINED: u64 = 64 * 1024;
 
 /// Serves a tunnel's requests one after the other, each with a verdict of its own.
-pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(sidecar: &Arc<Sidecar>, pool: &Pool, stream: S) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
+    sidecar: &Arc<Sidecar>,
+    pool: &Pool,
+    stream: S,
+) {
     let (read, write) = tokio::io::split(stream);
     let mut reader = Reader::new(read, BytesMut::new());
     let mut writer = Writer::new(write);
@@ -45,7 +49,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(sidecar: &Arc<Sidec
         let target = match &request.target {
             Target::Origin(target) => target.clone(),
             Target::Absolute { .. } | Target::Authority(_) => {
-                let cause = Cause::Malformed("inside a tunnel only a path is a request target".into());
+                let cause =
+                    Cause::Malformed("inside a tunnel only a path is a request target".into());
                 refuse(sidecar, pool, &mut writer, cause).await;
                 hang_up(&mut reader, &mut writer).await;
                 break;
@@ -92,22 +97,37 @@ pub async fn one<S: AsyncRead + AsyncWrite + Send + Unpin>(
         return After::Unread;
     }
     let mut body = reader.body(request.framing, limits::BODY_IDLE);
-    let after = exchange::run(sidecar, pool, &host, request.into_head(target), &mut body, writer).await;
+    let after = exchange::run(
+        sidecar,
+        pool,
+        &host,
+        request.into_head(target),
+        &mut body,
+        writer,
+    )
+    .await;
     // What was not read to its end cannot be followed by a next request.
-    if after == After::Reusable && !body.is_done() { After::Unread } else { after }
+    if after == After::Reusable && !body.is_done() {
+        After::Unread
+    } else {
+        after
+    }
 }
 
 fn same_host(host: &[u8], authority: &Authority, http10: bool) -> Result<(), Cause> {
     if host.is_empty() && http10 {
         return Ok(());
     }
-    let text = std::str::from_utf8(host).map_err(|_| Cause::Malformed("Host is not text".into()))?;
+    let text =
+        std::str::from_utf8(host).map_err(|_| Cause::Malformed("Host is not text".into()))?;
     // A Host without a port means the port that the tunnel goes to; clients leave it out inside tunnels.
     let named = Authority::parse(text, authority.port).map_err(Cause::Host)?;
     if named == *authority {
         return Ok(());
     }
-    Err(Cause::Identity("Host is not the host that the connection was opened for".into()))
+    Err(Cause::Identity(
+        "Host is not the host that the connection was opened for".into(),
+    ))
 }
 
 async fn refuse_head<S: AsyncWrite + Send + Unpin>(
@@ -131,7 +151,12 @@ pub fn head_cause(error: HeadError) -> Option<Cause> {
     }
 }
 
-async fn refuse<S: AsyncWrite + Send + Unpin>(sidecar: &Arc<Sidecar>, pool: &Pool, writer: &mut Writer<S>, cause: Cause) {
+async fn refuse<S: AsyncWrite + Send + Unpin>(
+    sidecar: &Arc<Sidecar>,
+    pool: &Pool,
+    writer: &mut Writer<S>,
+    cause: Cause,
+) {
     let entry = Entry::new(sidecar, &sidecar.ruling(), pool.scheme, &pool.authority);
     let refusal = Refusal::from(cause);
     sidecar.record_refusal(&entry, &refusal).await;
@@ -164,7 +189,14 @@ pub struct Writer<S> {
 
 impl<S: AsyncWrite + Send + Unpin> Writer<S> {
     pub fn new(io: WriteHalf<S>) -> Self {
-        Self { io, waiting: BytesMut::new(), chunked: false, http10: false, head_only: false, keep_alive: true }
+        Self {
+            io,
+            waiting: BytesMut::new(),
+            chunked: false,
+            http10: false,
+            head_only: false,
+            keep_alive: true,
+        }
     }
 
     pub fn into_inner(self) -> WriteHalf<S> {
@@ -191,7 +223,11 @@ impl<S: AsyncWrite + Send + Unpin> Writer<S> {
 
     async fn flush_with(&mut self, more: &[u8]) -> Result<(), Gone> {
         if self.waiting.is_empty() {
-            return if more.is_empty() { Ok(()) } else { self.write(more).await };
+            return if more.is_empty() {
+                Ok(())
+            } else {
+                self.write(more).await
+            };
         }
         let mut out = std::mem::take(&mut self.waiting);
         out.extend_from_slice(more);
@@ -206,8 +242,11 @@ impl<S: AsyncWrite + Send + Unpin> Writer<S> {
 
 /// The headers of every answer of ours.
 pub fn own_headers(refusal: &Refusal) -> Vec<(&'static str, &'static str)> {
-    let mut headers =
-        vec![("content-type", "application/json"), ("x-bottle-verdict", refusal.cause.kind().marker()), ("cache-control", "no-store")];
+    let mut headers = vec![
+        ("content-type", "application/json"),
+        ("x-bottle-verdict", refusal.cause.kind().marker()),
+        ("cache-control", "no-store"),
+    ];
     if refusal.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         headers.push(("proxy-authenticate", "Basic realm=\"bot-bottle\""));
     }
@@ -219,14 +258,25 @@ impl<S: AsyncWrite + Send + Unpin> Reply for Writer<S> {
         self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await
     }
 
-    async fn refuse(&mut self, refusal: &Refusal, mut body: Vec<u8>, reusable: bool) -> Result<(), Gone> {
+    async fn refuse(
+        &mut self,
+        refusal: &Refusal,
+        mut body: Vec<u8>,
+        reusable: bool,
+    ) -> Result<(), Gone> {
         self.keep_alive = self.keep_alive && reusable;
         let status = refusal.status();
         if self.head_only {
             body.clear();
         }
         let phrase = status.canonical_reason().unwrap_or("Refused");
-        let out = write::own(status, phrase, &own_headers(refusal), &body, self.keep_alive);
+        let out = write::own(
+            status,
+            phrase,
+            &own_headers(refusal),
+            &body,
+            self.keep_alive,
+        );
         self.write(&out).await
     }
 

@@ -45,17 +45,23 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if self.buf.is_empty() {
             self.buf = BytesMut::new();
             let mut first = [0u8; 1024];
-            let read = timeout(idle, self.io.read(&mut first)).await.map_err(|_| HeadError::Timeout)??;
+            let read = timeout(idle, self.io.read(&mut first))
+                .await
+                .map_err(|_| HeadError::Timeout)??;
             if read == 0 {
                 return Ok(None);
             }
-            self.buf.extend_from_slice(first.get(..read).unwrap_or_default());
+            self.buf
+                .extend_from_slice(first.get(..read).unwrap_or_default());
         }
         timeout(limits::HEAD, async {
             let mut fresh = 0;
             loop {
                 // Only a line's end can complete a head, or show that there will be none.
-                let ended = self.buf.get(fresh..).is_some_and(|new| new.contains(&b'\n'));
+                let ended = self
+                    .buf
+                    .get(fresh..)
+                    .is_some_and(|new| new.contains(&b'\n'));
                 if (ended || fresh == 0 || self.buf.len() >= limits::HEAD_BYTES)
                     && let Some(head) = parse(&mut self.buf)?
                 {
@@ -79,7 +85,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Framing::Chunked => State::ChunkSize,
             Framing::UntilClose => State::UntilClose,
         };
-        Body { reader: self, state, size: size(framing), idle }
+        Body {
+            reader: self,
+            state,
+            size: size(framing),
+            idle,
+        }
     }
 
     /// Reads and throws away what still comes, so that the peer reads our answer and not a reset.
@@ -113,7 +124,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     async fn fill(&mut self, idle: Duration) -> Result<usize, BodyError> {
         self.buf.reserve(limits::READ_BYTES);
-        Ok(timeout(idle, self.io.read_buf(&mut self.buf)).await.map_err(|_| BodyError::Timeout)??)
+        Ok(timeout(idle, self.io.read_buf(&mut self.buf))
+            .await
+            .map_err(|_| BodyError::Timeout)??)
     }
 }
 
@@ -161,13 +174,21 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
                 State::Length(left) => {
                     let data = self.data(left).await?;
                     let left = left.saturating_sub(data.len() as u64);
-                    self.state = if left == 0 { State::Done } else { State::Length(left) };
+                    self.state = if left == 0 {
+                        State::Done
+                    } else {
+                        State::Length(left)
+                    };
                     return Ok(Some(Frame::Data(data)));
                 }
                 State::Chunk(left) => {
                     let data = self.data(left).await?;
                     let left = left.saturating_sub(data.len() as u64);
-                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
+                    self.state = if left == 0 {
+                        State::ChunkEnd
+                    } else {
+                        State::Chunk(left)
+                    };
                     return Ok(Some(Frame::Data(data)));
                 }
                 State::ChunkSize => {
@@ -205,7 +226,9 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
         if self.reader.buf.is_empty() && self.reader.fill(self.idle).await? == 0 {
             return Err(BodyError::Truncated);
         }
-        let take = usize::try_from(left).unwrap_or(usize::MAX).min(self.reader.buf.len());
+        let take = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(self.reader.buf.len());
         Ok(self.reader.buf.split_to(take).freeze())
     }
 
@@ -260,10 +283,17 @@ fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
     if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(bad);
     }
-    if line.len() > limits::CHUNK_LINE_BYTES || line.iter().any(|byte| *byte < 0x20 || *byte == 0x7f) {
-        return Err(BodyError::Malformed("a chunk extension that no one should send"));
+    if line.len() > limits::CHUNK_LINE_BYTES
+        || line.iter().any(|byte| *byte < 0x20 || *byte == 0x7f)
+    {
+        return Err(BodyError::Malformed(
+            "a chunk extension that no one should send",
+        ));
     }
-    std::str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or(bad)
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| u64::from_str_radix(text, 16).ok())
+        .ok_or(bad)
 }
 
 #[cfg(test)]
@@ -285,7 +315,12 @@ mod tests {
 
     #[tokio::test]
     async fn chunked() {
-        let (data, trailers) = read(b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX: y\r\n\r\n", Framing::Chunked).await.unwrap();
+        let (data, trailers) = read(
+            b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX: y\r\n\r\n",
+            Framing::Chunked,
+        )
+        .await
+        .unwrap();
         assert_eq!((data.as_slice(), trailers), (b"hello world".as_slice(), 1));
     }
 
@@ -305,7 +340,11 @@ mod tests {
             b"5\r\nhello\r\n0\r\n folded: x\r\n\r\n",
             b"5\r\rhello\r\n0\r\n\r\n",
         ] {
-            assert!(read(text, Framing::Chunked).await.is_err(), "{}", text.escape_ascii());
+            assert!(
+                read(text, Framing::Chunked).await.is_err(),
+                "{}",
+                text.escape_ascii()
+            );
         }
         let long = [b"5;".as_slice(), &[b'a'; 300], b"\r\nhello\r\n0\r\n\r\n"].concat();
         assert!(read(&long, Framing::Chunked).await.is_err());
@@ -313,8 +352,17 @@ mod tests {
 
     #[tokio::test]
     async fn lengths() {
-        assert_eq!(read(b"hello rest", Framing::Length(5)).await.unwrap().0, b"hello");
-        assert!(matches!(read(b"hell", Framing::Length(5)).await, Err(BodyError::Truncated)));
-        assert_eq!(read(b"to the end", Framing::UntilClose).await.unwrap().0, b"to the end");
+        assert_eq!(
+            read(b"hello rest", Framing::Length(5)).await.unwrap().0,
+            b"hello"
+        );
+        assert!(matches!(
+            read(b"hell", Framing::Length(5)).await,
+            Err(BodyError::Truncated)
+        ));
+        assert_eq!(
+            read(b"to the end", Framing::UntilClose).await.unwrap().0,
+            b"to the end"
+        );
     }
 }

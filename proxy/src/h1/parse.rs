@@ -54,7 +54,9 @@ impl Request {
     pub fn into_head(self, target: Bytes) -> RequestHead {
         let has = |name: &str, token: &[u8]| {
             self.headers.all(name).any(|value| {
-                value.split(|byte| *byte == b',').any(|own| own.trim_ascii().eq_ignore_ascii_case(token))
+                value
+                    .split(|byte| *byte == b',')
+                    .any(|own| own.trim_ascii().eq_ignore_ascii_case(token))
             })
         };
         RequestHead {
@@ -76,7 +78,9 @@ pub struct Response {
 
 /// Takes a request's head off the front of `buf` once it is there whole.
 pub fn request(buf: &mut BytesMut) -> Result<Option<Request>, Malformed> {
-    let Some(head) = take_head(buf)? else { return Ok(None) };
+    let Some(head) = take_head(buf)? else {
+        return Ok(None);
+    };
     let mut fields = [httparse::EMPTY_HEADER; limits::HEADERS];
     let mut parsed = httparse::Request::new(&mut fields);
     match parsed.parse(&head) {
@@ -85,10 +89,12 @@ pub fn request(buf: &mut BytesMut) -> Result<Option<Request>, Malformed> {
         Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooMany),
         Err(_) => return Err(Malformed::Syntax("the head is not valid HTTP/1.1")),
     }
-    let (Some(method), Some(path), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+    let (Some(method), Some(path), Some(version)) = (parsed.method, parsed.path, parsed.version)
+    else {
         return Err(Malformed::Syntax("the request line is incomplete"));
     };
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Malformed::Syntax("the method is not a token"))?;
+    let method = Method::from_bytes(method.as_bytes())
+        .map_err(|_| Malformed::Syntax("the method is not a token"))?;
     let http10 = version == 0;
     let target = target(&method, head.slice_ref(path.as_bytes()))?;
     let headers = collect(&head, parsed.headers)?;
@@ -107,16 +113,29 @@ pub fn request(buf: &mut BytesMut) -> Result<Option<Request>, Malformed> {
     if method == Method::CONNECT && framing != Framing::Empty {
         return Err(Malformed::Syntax("CONNECT with a body"));
     }
-    if headers.first("expect").is_some_and(|value| !value.eq_ignore_ascii_case(b"100-continue")) {
+    if headers
+        .first("expect")
+        .is_some_and(|value| !value.eq_ignore_ascii_case(b"100-continue"))
+    {
         return Err(Malformed::Syntax("an Expect other than 100-continue"));
     }
     let keep_alive = keep_alive(&headers, http10);
-    Ok(Some(Request { method, target, http10, headers, host, framing, keep_alive }))
+    Ok(Some(Request {
+        method,
+        target,
+        http10,
+        headers,
+        host,
+        framing,
+        keep_alive,
+    }))
 }
 
 /// Takes a response's head off the front of `buf` once it is there whole.
 pub fn response(buf: &mut BytesMut, to: &Method) -> Result<Option<Response>, Malformed> {
-    let Some(head) = take_head(buf)? else { return Ok(None) };
+    let Some(head) = take_head(buf)? else {
+        return Ok(None);
+    };
     let mut fields = [httparse::EMPTY_HEADER; limits::HEADERS];
     let mut parsed = httparse::Response::new(&mut fields);
     match parsed.parse(&head) {
@@ -128,7 +147,8 @@ pub fn response(buf: &mut BytesMut, to: &Method) -> Result<Option<Response>, Mal
     let (Some(code), Some(version)) = (parsed.code, parsed.version) else {
         return Err(Malformed::Syntax("the status line is incomplete"));
     };
-    let status = StatusCode::from_u16(code).map_err(|_| Malformed::Syntax("the status is not a number from 100 to 999"))?;
+    let status = StatusCode::from_u16(code)
+        .map_err(|_| Malformed::Syntax("the status is not a number from 100 to 999"))?;
     let headers = collect(&head, parsed.headers)?;
     let http10 = version == 0;
     let declared = declared_framing(&headers, http10)?;
@@ -142,7 +162,11 @@ pub fn response(buf: &mut BytesMut, to: &Method) -> Result<Option<Response>, Mal
         (false, None) => Framing::UntilClose,
     };
     let keep_alive = framing != Framing::UntilClose && keep_alive(&headers, http10);
-    Ok(Some(Response { head: ResponseHead { status, headers }, framing, keep_alive }))
+    Ok(Some(Response {
+        head: ResponseHead { status, headers },
+        framing,
+        keep_alive,
+    }))
 }
 
 /// The fields of a chunked body's trailer section, without its last empty line.
@@ -158,10 +182,15 @@ pub fn trailers(section: Bytes) -> Result<Headers, Malformed> {
 }
 
 fn take_head(buf: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
-    if buf.first().is_some_and(|byte| *byte == b'\r' || *byte == b'\n') {
+    if buf
+        .first()
+        .is_some_and(|byte| *byte == b'\r' || *byte == b'\n')
+    {
         return Err(Malformed::Syntax("an empty line before the start line"));
     }
-    let window = buf.get(..buf.len().min(limits::HEAD_BYTES + 4)).unwrap_or_default();
+    let window = buf
+        .get(..buf.len().min(limits::HEAD_BYTES + 4))
+        .unwrap_or_default();
     let Some(end) = window.windows(4).position(|four| four == b"\r\n\r\n") else {
         if buf.len() >= limits::HEAD_BYTES {
             return Err(Malformed::TooLarge);
@@ -190,8 +219,12 @@ fn check_lines(head: &[u8]) -> Result<(), Malformed> {
                 }
             }
             0 => return Err(Malformed::Syntax("a NUL byte")),
-            _ if previous == b'\r' && byte != b'\n' => return Err(Malformed::Syntax("a bare carriage return")),
-            b' ' | b'\t' if previous == b'\n' || at == 0 => return Err(Malformed::Syntax("a folded or indented line")),
+            _ if previous == b'\r' && byte != b'\n' => {
+                return Err(Malformed::Syntax("a bare carriage return"));
+            }
+            b' ' | b'\t' if previous == b'\n' || at == 0 => {
+                return Err(Malformed::Syntax("a folded or indented line"));
+            }
             _ => {}
         }
         previous = byte;
@@ -202,17 +235,26 @@ fn check_lines(head: &[u8]) -> Result<(), Malformed> {
 fn collect(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<Headers, Malformed> {
     let mut headers = Headers::default();
     for field in fields {
-        if field.value.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+        if field
+            .value
+            .iter()
+            .any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f)
+        {
             return Err(Malformed::Syntax("a control character in a field"));
         }
-        headers.push(head.slice_ref(field.name.as_bytes()), head.slice_ref(field.value));
+        headers.push(
+            head.slice_ref(field.name.as_bytes()),
+            head.slice_ref(field.value),
+        );
     }
     Ok(headers)
 }
 
 fn target(method: &Method, raw: Bytes) -> Result<Target, Malformed> {
     if !raw.iter().all(|byte| (0x21..0x7f).contains(byte)) || raw.contains(&b'#') {
-        return Err(Malformed::Syntax("the request target holds what no target may"));
+        return Err(Malformed::Syntax(
+            "the request target holds what no target may",
+        ));
     }
     if *method == Method::CONNECT {
         return Ok(Target::Authority(raw));
@@ -220,10 +262,19 @@ fn target(method: &Method, raw: Bytes) -> Result<Target, Malformed> {
     if raw.first() == Some(&b'/') {
         return Ok(Target::Origin(raw));
     }
-    let Some(rest) = raw.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case(b"http://")).map(|_| raw.slice(7..)) else {
-        return Err(Malformed::Syntax("the request target is neither a path nor http://"));
+    let Some(rest) = raw
+        .get(..7)
+        .filter(|scheme| scheme.eq_ignore_ascii_case(b"http://"))
+        .map(|_| raw.slice(7..))
+    else {
+        return Err(Malformed::Syntax(
+            "the request target is neither a path nor http://",
+        ));
     };
-    let cut = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let cut = rest
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?'))
+        .unwrap_or(rest.len());
     let authority = rest.slice(..cut);
     let target = match rest.get(cut) {
         None => Bytes::from_static(b"/"),
@@ -238,11 +289,15 @@ fn declared_framing(headers: &Headers, http10: bool) -> Result<Option<Framing>, 
     let mut encodings = headers.all("transfer-encoding");
     let mut lengths = headers.all("content-length");
     match (encodings.next(), lengths.next()) {
-        (Some(_), Some(_)) => Err(Malformed::Syntax("both Transfer-Encoding and Content-Length")),
+        (Some(_), Some(_)) => Err(Malformed::Syntax(
+            "both Transfer-Encoding and Content-Length",
+        )),
         (Some(_), None) if http10 => Err(Malformed::Syntax("Transfer-Encoding in HTTP/1.0")),
         (Some(encoding), None) => {
             if encodings.next().is_some() || !encoding.eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed::Syntax("a Transfer-Encoding other than exactly chunked"));
+                return Err(Malformed::Syntax(
+                    "a Transfer-Encoding other than exactly chunked",
+                ));
             }
             Ok(Some(Framing::Chunked))
         }
@@ -253,7 +308,9 @@ fn declared_framing(headers: &Headers, http10: bool) -> Result<Option<Framing>, 
             match decimal(length) {
                 Some(0) => Ok(Some(Framing::Empty)),
                 Some(length) => Ok(Some(Framing::Length(length))),
-                None => Err(Malformed::Syntax("a Content-Length that is not a plain number")),
+                None => Err(Malformed::Syntax(
+                    "a Content-Length that is not a plain number",
+                )),
             }
         }
         (None, None) => Ok(None),
@@ -269,9 +326,11 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 
 fn keep_alive(headers: &Headers, http10: bool) -> bool {
     let says = |token: &[u8]| {
-        headers
-            .all("connection")
-            .any(|value| value.split(|byte| *byte == b',').any(|own| own.trim_ascii().eq_ignore_ascii_case(token)))
+        headers.all("connection").any(|value| {
+            value
+                .split(|byte| *byte == b',')
+                .any(|own| own.trim_ascii().eq_ignore_ascii_case(token))
+        })
     };
     // An HTTP/1.0 peer is never kept: its reading of framing is older than the rules above.
     !http10 && !says(b"close")
@@ -287,17 +346,28 @@ mod tests {
 
     #[test]
     fn plain_requests() {
-        let get = parse("GET /a?b=c HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().unwrap();
+        let get = parse("GET /a?b=c HTTP/1.1\r\nHost: h\r\n\r\n")
+            .unwrap()
+            .unwrap();
         assert_eq!(get.target, Target::Origin(Bytes::from_static(b"/a?b=c")));
         assert_eq!(get.framing, Framing::Empty);
-        let post = parse("POST / HTTP/1.1\r\nHost: h\r\ncontent-length: 12\r\n\r\n").unwrap().unwrap();
+        let post = parse("POST / HTTP/1.1\r\nHost: h\r\ncontent-length: 12\r\n\r\n")
+            .unwrap()
+            .unwrap();
         assert_eq!(post.framing, Framing::Length(12));
-        let chunked = parse("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n").unwrap().unwrap();
+        let chunked = parse("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n")
+            .unwrap()
+            .unwrap();
         assert_eq!(chunked.framing, Framing::Chunked);
-        let absolute = parse("GET http://a.test:81?x HTTP/1.1\r\nHost: a.test:81\r\n\r\n").unwrap().unwrap();
+        let absolute = parse("GET http://a.test:81?x HTTP/1.1\r\nHost: a.test:81\r\n\r\n")
+            .unwrap()
+            .unwrap();
         assert_eq!(
             absolute.target,
-            Target::Absolute { authority: Bytes::from_static(b"a.test:81"), target: Bytes::from_static(b"/?x") }
+            Target::Absolute {
+                authority: Bytes::from_static(b"a.test:81"),
+                target: Bytes::from_static(b"/?x")
+            }
         );
         assert!(parse("GET / HTTP/1.1\r\nHost: h\r\n").unwrap().is_none());
     }
@@ -305,19 +375,58 @@ mod tests {
     #[test]
     fn every_ambiguity_is_refused() {
         for (case, text) in [
-            ("cl and te", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            ("two cl", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n"),
-            ("list cl", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 1\r\n\r\n"),
-            ("signed cl", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\n"),
-            ("hex cl", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0x1\r\n\r\n"),
-            ("huge cl", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999999999999\r\n\r\n"),
-            ("empty cl", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: \r\n\r\n"),
-            ("te list", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, gzip\r\n\r\n"),
-            ("te comma", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked,\r\n\r\n"),
-            ("te identity", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity\r\n\r\n"),
-            ("te vertical tab", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \x0bchunked\r\n\r\n"),
-            ("te twice", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
-            ("te in 1.0", "POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            (
+                "cl and te",
+                "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (
+                "two cl",
+                "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            ),
+            (
+                "list cl",
+                "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 1\r\n\r\n",
+            ),
+            (
+                "signed cl",
+                "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\n",
+            ),
+            (
+                "hex cl",
+                "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0x1\r\n\r\n",
+            ),
+            (
+                "huge cl",
+                "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            ),
+            (
+                "empty cl",
+                "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: \r\n\r\n",
+            ),
+            (
+                "te list",
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, gzip\r\n\r\n",
+            ),
+            (
+                "te comma",
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked,\r\n\r\n",
+            ),
+            (
+                "te identity",
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: identity\r\n\r\n",
+            ),
+            (
+                "te vertical tab",
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: \x0bchunked\r\n\r\n",
+            ),
+            (
+                "te twice",
+                "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            (
+                "te in 1.0",
+                "POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
             ("bare lf", "GET / HTTP/1.1\nHost: h\r\n\r\n"),
             ("bare lf at the end", "GET / HTTP/1.1\r\nHost: h\n\n"),
             ("bare cr", "GET / HTTP/1.1\r\nHost: h\rX: y\r\n\r\n"),
@@ -330,11 +439,20 @@ mod tests {
             ("fragment", "GET /#a HTTP/1.1\r\nHost: h\r\n\r\n"),
             ("not ascii", "GET /\u{e9} HTTP/1.1\r\nHost: h\r\n\r\n"),
             ("space in target", "GET /a b HTTP/1.1\r\nHost: h\r\n\r\n"),
-            ("https in absolute form", "GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (
+                "https in absolute form",
+                "GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            ),
             ("star", "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n"),
             ("http/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-            ("connect with a body", "CONNECT h:1 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n"),
-            ("expectation", "GET / HTTP/1.1\r\nHost: h\r\nExpect: 200-ok\r\n\r\n"),
+            (
+                "connect with a body",
+                "CONNECT h:1 HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n",
+            ),
+            (
+                "expectation",
+                "GET / HTTP/1.1\r\nHost: h\r\nExpect: 200-ok\r\n\r\n",
+            ),
             ("version", "GET / HTTP/1.2\r\nHost: h\r\n\r\n"),
         ] {
             assert!(parse(text).is_err(), "{case}");
@@ -343,7 +461,10 @@ mod tests {
 
     #[test]
     fn bounds() {
-        let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "a: b\r\n".repeat(limits::HEADERS));
+        let many = format!(
+            "GET / HTTP/1.1\r\nHost: h\r\n{}\r\n",
+            "a: b\r\n".repeat(limits::HEADERS)
+        );
         assert_eq!(parse(&many).unwrap_err(), Malformed::TooMany);
         let large = format!("GET /{} HTTP/1.1\r\n", "a".repeat(limits::HEAD_BYTES));
         assert_eq!(parse(&large).unwrap_err(), Malformed::TooLarge);
@@ -351,10 +472,27 @@ mod tests {
 
     #[test]
     fn responses() {
-        let parse = |text: &str, to| response(&mut BytesMut::from(text.as_bytes()), &to).unwrap().unwrap().framing;
-        assert_eq!(parse("HTTP/1.1 200 OK\r\n\r\n", Method::GET), Framing::UntilClose);
-        assert_eq!(parse("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Method::HEAD), Framing::Empty);
-        assert_eq!(parse("HTTP/1.1 204 OK\r\n\r\n", Method::GET), Framing::Empty);
-        assert_eq!(parse("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Method::GET), Framing::Length(3));
+        let parse = |text: &str, to| {
+            response(&mut BytesMut::from(text.as_bytes()), &to)
+                .unwrap()
+                .unwrap()
+                .framing
+        };
+        assert_eq!(
+            parse("HTTP/1.1 200 OK\r\n\r\n", Method::GET),
+            Framing::UntilClose
+        );
+        assert_eq!(
+            parse("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Method::HEAD),
+            Framing::Empty
+        );
+        assert_eq!(
+            parse("HTTP/1.1 204 OK\r\n\r\n", Method::GET),
+            Framing::Empty
+        );
+        assert_eq!(
+            parse("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Method::GET),
+            Framing::Length(3)
+        );
     }
 }

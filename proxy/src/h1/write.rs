@@ -14,7 +14,9 @@ pub fn request(out: &mut BytesMut, head: &RequestHead, host: &str, size: Size) {
     out.put_slice(b" HTTP/1.1\r\nHost: ");
     out.put_slice(host.as_bytes());
     out.put_slice(b"\r\n");
-    fields(out, &head.headers, |name| !name.eq_ignore_ascii_case(b"host"));
+    fields(out, &head.headers, |name| {
+        !name.eq_ignore_ascii_case(b"host")
+    });
     if head.takes_trailers {
         out.put_slice(b"TE: trailers\r\nConnection: TE\r\n");
     }
@@ -61,10 +63,22 @@ pub fn last_chunk(out: &mut BytesMut, trailers: Option<&Headers>) {
 }
 
 /// A whole response of our own; `status` may carry a reason phrase of its own, which clients show for CONNECT.
-pub fn own(status: StatusCode, phrase: &str, headers: &[(&str, &str)], body: &[u8], keep_alive: bool) -> BytesMut {
+pub fn own(
+    status: StatusCode,
+    phrase: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    keep_alive: bool,
+) -> BytesMut {
     let mut out = BytesMut::with_capacity(512 + body.len());
     out.put_slice(format!("HTTP/1.1 {} ", status.as_str()).as_bytes());
-    out.extend(phrase.bytes().map(|byte| if (0x20..0x7f).contains(&byte) { byte } else { b'?' }));
+    out.extend(phrase.bytes().map(|byte| {
+        if (0x20..0x7f).contains(&byte) {
+            byte
+        } else {
+            b'?'
+        }
+    }));
     out.put_slice(b"\r\n");
     for (name, value) in headers {
         out.put_slice(format!("{name}: {value}\r\n").as_bytes());

@@ -28,7 +28,10 @@ pub enum Problem {
     #[error("paths: {0:?} does not start with a slash")]
     Path(String),
     #[error("{place}: the expression does not compile: {source}")]
-    Regex { place: &'static str, source: Box<regex_automata::meta::BuildError> },
+    Regex {
+        place: &'static str,
+        source: Box<regex_automata::meta::BuildError>,
+    },
     #[error("headers: {0:?} is not a header name")]
     HeaderName(String),
     #[error("headers: {0} needs either `exact` or `regex`")]
@@ -45,7 +48,9 @@ pub enum Problem {
     Detector { name: String, hint: String },
     #[error("dlp.{0}: write `false` or a list of detectors, not `true`")]
     DetectorsTrue(&'static str),
-    #[error("dlp.inbound_detectors: inbound scanning is not available in this version; leave it out or write `false`")]
+    #[error(
+        "dlp.inbound_detectors: inbound scanning is not available in this version; leave it out or write `false`"
+    )]
     Inbound,
     #[error("dlp.on_oversize has no effect without max_request_bytes")]
     Oversize,
@@ -61,17 +66,28 @@ impl Policy {
             .iter()
             .enumerate()
             .map(|(index, raw)| {
-                route(index, raw).map_err(|problem| PolicyError { index, host: raw.host.clone(), problem })
+                route(index, raw).map_err(|problem| PolicyError {
+                    index,
+                    host: raw.host.clone(),
+                    problem,
+                })
             })
             .collect::<Result<_, _>>()?;
         let canonical = serde_json::to_vec(egress).unwrap_or_default();
-        let hash = Sha256::digest(&canonical).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = Sha256::digest(&canonical)
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Ok(Self { routes, hash })
     }
 
     /// What stands in for a policy that could not be read.
     pub fn deny_all() -> Self {
-        Self { routes: Vec::new(), hash: "deny-all".into() }
+        Self {
+            routes: Vec::new(),
+            hash: "deny-all".into(),
+        }
     }
 }
 
@@ -92,7 +108,10 @@ fn route(index: usize, raw: &config::Route) -> Result<Route, Problem> {
         }
     };
     let dlp = &raw.dlp;
-    let extras = raw.auth.is_some() || raw.git.is_some() || *dlp != config::Dlp::default() || raw.allow_private;
+    let extras = raw.auth.is_some()
+        || raw.git.is_some()
+        || *dlp != config::Dlp::default()
+        || raw.allow_private;
     if raw.deny && extras {
         return Err(Problem::DenyExtra);
     }
@@ -121,7 +140,11 @@ fn route(index: usize, raw: &config::Route) -> Result<Route, Problem> {
         port,
         scheme: raw.scheme,
         deny: raw.deny,
-        matches: raw.matches.iter().map(Match::compile).collect::<Result<_, _>>()?,
+        matches: raw
+            .matches
+            .iter()
+            .map(Match::compile)
+            .collect::<Result<_, _>>()?,
         auth: raw.auth.clone(),
         git_fetch: raw.git.as_ref().is_some_and(|git| git.fetch),
         detectors: detectors(dlp.outbound_detectors.as_ref())?,
@@ -134,15 +157,30 @@ fn route(index: usize, raw: &config::Route) -> Result<Route, Problem> {
 
 fn detectors(raw: Option<&config::Detectors>) -> Result<Detectors, Problem> {
     let list = match raw {
-        None => return Ok(Detectors { token_patterns: true, known_secrets: true, entropy: false }),
+        None => {
+            return Ok(Detectors {
+                token_patterns: true,
+                known_secrets: true,
+                entropy: false,
+            });
+        }
         Some(config::Detectors::Off(false)) => &Vec::new(),
-        Some(config::Detectors::Off(true)) => return Err(Problem::DetectorsTrue("outbound_detectors")),
+        Some(config::Detectors::Off(true)) => {
+            return Err(Problem::DetectorsTrue("outbound_detectors"));
+        }
         Some(config::Detectors::List(list)) => list,
     };
     if let Some(name) = list.iter().find(|name| !KNOWN.contains(&name.as_str())) {
-        let nearest = KNOWN.iter().max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
-        let hint = nearest.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-        return Err(Problem::Detector { name: name.clone(), hint });
+        let nearest = KNOWN
+            .iter()
+            .max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
+        let hint = nearest
+            .map(|near| format!("; did you mean {near:?}?"))
+            .unwrap_or_default();
+        return Err(Problem::Detector {
+            name: name.clone(),
+            hint,
+        });
     }
     let has = |name: &str| list.iter().any(|own| own == name);
     Ok(Detectors {
@@ -192,13 +230,19 @@ impl Match {
             return Err(Problem::EmptyMatch);
         }
         let slash = |path: &String| {
-            if path.starts_with('/') { Ok(path.clone()) } else { Err(Problem::Path(path.clone())) }
+            if path.starts_with('/') {
+                Ok(path.clone())
+            } else {
+                Err(Problem::Path(path.clone()))
+            }
         };
         let paths = raw.paths.iter().map(|path| {
             Ok::<_, Problem>(match path {
                 config::PathMatch::Exact(path) => PathRule::Exact(slash(path)?),
                 config::PathMatch::Prefix(path) => PathRule::Prefix(slash(path)?),
-                config::PathMatch::Regex(text) => PathRule::Regex(whole(text, "paths")?, text.clone()),
+                config::PathMatch::Regex(text) => {
+                    PathRule::Regex(whole(text, "paths")?, text.clone())
+                }
             })
         });
         let methods = raw.methods.iter().map(|method| {
@@ -212,7 +256,10 @@ impl Match {
                 (None, Some(text)) => ValueRule::Regex(whole(text, "headers")?, text.clone()),
                 _ => return Err(Problem::HeaderValue(header.name.clone())),
             };
-            Ok(HeaderRule { name: header.name.clone(), value })
+            Ok(HeaderRule {
+                name: header.name.clone(),
+                value,
+            })
         });
         Ok(Self {
             paths: paths.collect::<Result<_, _>>()?,
@@ -224,14 +271,21 @@ impl Match {
     /// The cheap conditions first: a path is only called ambiguous where it would have decided.
     pub(super) fn fits(&self, question: &Question<'_>) -> Result<bool, &'static str> {
         let method = self.methods.is_empty()
-            || self.methods.iter().any(|own| own.as_str().eq_ignore_ascii_case(question.method));
+            || self
+                .methods
+                .iter()
+                .any(|own| own.as_str().eq_ignore_ascii_case(question.method));
         if !method || !self.headers.iter().all(|rule| rule.fits(question)) {
             return Ok(false);
         }
         if self.paths.is_empty() {
             return Ok(true);
         }
-        let raw = question.target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let raw = question
+            .target
+            .split(|byte| *byte == b'?')
+            .next()
+            .unwrap_or_default();
         let path = path::decoded(raw)?;
         Ok(self.paths.iter().any(|rule| rule.fits(&path)))
     }
@@ -270,7 +324,12 @@ impl HeaderRule {
 
 fn whole(text: &str, place: &'static str) -> Result<Box<Regex>, Problem> {
     let compile = |text: &str| {
-        Regex::new(text).map(Box::new).map_err(|source| Problem::Regex { place, source: Box::new(source) })
+        Regex::new(text)
+            .map(Box::new)
+            .map_err(|source| Problem::Regex {
+                place,
+                source: Box::new(source),
+            })
     };
     // The text alone first: a stray parenthesis must not break out of the anchors.
     compile(text)?;
@@ -281,7 +340,13 @@ impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         if !self.methods.is_empty() {
-            parts.push(self.methods.iter().map(Method::as_str).collect::<Vec<_>>().join("|"));
+            parts.push(
+                self.methods
+                    .iter()
+                    .map(Method::as_str)
+                    .collect::<Vec<_>>()
+                    .join("|"),
+            );
         }
         parts.extend(self.paths.iter().map(|path| match path {
             PathRule::Exact(path) => path.clone(),

@@ -18,18 +18,26 @@ pub(super) fn service(target: &[u8]) -> Option<Service> {
     // Dot segments after it may be taken away before it is read, so it counts wherever it stands.
     let stands = |name: &[u8]| {
         let segments = path.split(|byte| matches!(byte, b'/' | b'\\' | b';' | 0));
-        segments.map(<[u8]>::trim_ascii).any(|segment| segment == name)
+        segments
+            .map(<[u8]>::trim_ascii)
+            .any(|segment| segment == name)
     };
     let ends = |name: &[u8]| {
         let path = path.split(|byte| *byte == b';').next().unwrap_or_default();
-        path.trim_ascii_end().strip_suffix(b"/").unwrap_or(path).ends_with(name)
+        path.trim_ascii_end()
+            .strip_suffix(b"/")
+            .unwrap_or(path)
+            .ends_with(name)
     };
     let asks = |name: &[u8]| query.windows(name.len()).any(|window| window == name);
     if stands(b"git-receive-pack") || asks(b"git-receive-pack") {
         return Some(Service::Push);
     }
     let refs = ends(b"/info/refs");
-    if ends(b"/git-upload-pack") || (refs && asks(b"git-upload-pack")) || ends(b"/objects/info/packs") {
+    if ends(b"/git-upload-pack")
+        || (refs && asks(b"git-upload-pack"))
+        || ends(b"/objects/info/packs")
+    {
         return Some(Service::Fetch);
     }
     None
@@ -73,15 +81,27 @@ mod tests {
     #[test]
     fn services() {
         for (target, expected) in [
-            ("/o/r.git/info/refs?service=git-upload-pack", Some(Service::Fetch)),
+            (
+                "/o/r.git/info/refs?service=git-upload-pack",
+                Some(Service::Fetch),
+            ),
             ("/o/r.git/git-upload-pack", Some(Service::Fetch)),
-            ("/o/r.git/info/refs?service=git-receive-pack", Some(Service::Push)),
+            (
+                "/o/r.git/info/refs?service=git-receive-pack",
+                Some(Service::Push),
+            ),
             ("/o/r.git/git-receive-pack", Some(Service::Push)),
             ("/o/r.git/git%2Dreceive%2dpack", Some(Service::Push)),
-            ("/o/r.git/info/refs?service=git%252dreceive-pack", Some(Service::Push)),
+            (
+                "/o/r.git/info/refs?service=git%252dreceive-pack",
+                Some(Service::Push),
+            ),
             ("/o/r.git/GIT-RECEIVE-PACK", Some(Service::Push)),
             ("/o/r.git/git-receive-pack/", Some(Service::Push)),
-            ("/info/refs?a=b&service=git-upload-pack", Some(Service::Fetch)),
+            (
+                "/info/refs?a=b&service=git-upload-pack",
+                Some(Service::Fetch),
+            ),
             ("/o/r.git/git-receive-pack/x/..", Some(Service::Push)),
             ("/o/r.git/git-receive-pack/.", Some(Service::Push)),
             ("/o/r.git/x\\git-receive-pack", Some(Service::Push)),

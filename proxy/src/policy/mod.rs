@@ -100,7 +100,11 @@ impl Policy {
     /// Whether any request to this authority could be allowed: what CONNECT is answered by.
     pub fn admits(&self, scheme: Scheme, authority: &Authority) -> Result<&Route, Denial<'_>> {
         let mut found = None;
-        for route in self.routes.iter().filter(|route| route.is_for(scheme, authority)) {
+        for route in self
+            .routes
+            .iter()
+            .filter(|route| route.is_for(scheme, authority))
+        {
             if route.deny && route.matches.is_empty() {
                 return Err(Denial::Rule(route));
             }
@@ -117,7 +121,11 @@ impl Policy {
         }
         let mut allowed = None;
         let mut ambiguous = None;
-        for route in self.routes.iter().filter(|route| route.is_for(question.scheme, question.authority)) {
+        for route in self
+            .routes
+            .iter()
+            .filter(|route| route.is_for(question.scheme, question.authority))
+        {
             match route.fits(question) {
                 // A deny rule that cannot read the path must not be walked around by writing it unreadably.
                 Err(why) if route.deny => return Decision::Deny(Denial::AmbiguousPath(why)),
@@ -190,7 +198,14 @@ pub struct RouteSummary {
 
 impl fmt::Display for RouteSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:5} {}://{}:{}", self.effect, self.scheme.as_str(), self.host, self.port)?;
+        write!(
+            f,
+            "{:5} {}://{}:{}",
+            self.effect,
+            self.scheme.as_str(),
+            self.host,
+            self.port
+        )?;
         for entry in &self.matches {
             write!(f, "  [{entry}]")?;
         }

@@ -14,13 +14,17 @@ pub(super) fn decoded(raw: &[u8]) -> Result<Vec<u8>, &'static str> {
         }
         let high = rest.next().and_then(hex);
         let low = rest.next().and_then(hex);
-        let (Some(high), Some(low)) = (high, low) else { return Err("a broken percent escape") };
+        let (Some(high), Some(low)) = (high, low) else {
+            return Err("a broken percent escape");
+        };
         match high << 4 | low {
             b'/' | b'\\' => return Err("an escaped slash"),
             b'.' => return Err("an escaped dot"),
             b'%' => return Err("an escape of an escape"),
             b';' | b'?' | b'#' => return Err("an escaped delimiter"),
-            decoded if decoded < 0x20 || decoded == 0x7f => return Err("an escaped control character"),
+            decoded if decoded < 0x20 || decoded == 0x7f => {
+                return Err("an escaped control character");
+            }
             decoded => path.push(decoded),
         }
     }
@@ -33,7 +37,10 @@ pub(super) fn decoded(raw: &[u8]) -> Result<Vec<u8>, &'static str> {
         if segment.is_empty() && at != last {
             return Err("an empty segment");
         }
-        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        let name = segment
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or_default();
         if name == b"." || name == b".." {
             return Err("a dot segment");
         }
@@ -42,7 +49,9 @@ pub(super) fn decoded(raw: &[u8]) -> Result<Vec<u8>, &'static str> {
 }
 
 fn hex(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]
@@ -51,7 +60,13 @@ mod tests {
 
     #[test]
     fn plain_paths() {
-        for (raw, path) in [("/", "/"), ("/a/b", "/a/b"), ("/a/", "/a/"), ("/%61%2D", "/a-"), ("/a%20b", "/a b")] {
+        for (raw, path) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/", "/a/"),
+            ("/%61%2D", "/a-"),
+            ("/a%20b", "/a b"),
+        ] {
             assert_eq!(decoded(raw.as_bytes()).unwrap(), path.as_bytes(), "{raw}");
         }
     }
@@ -59,8 +74,25 @@ mod tests {
     #[test]
     fn ambiguous_paths() {
         for raw in [
-            "/a%2fb", "/a%2Fb", "/a%5cb", "/%2e%2e/b", "/.%2e/b", "/%252e", "//a", "/a//b", "/a/../b", "/a/./b",
-            "/a/..", "/a\\b", "/a%00", "/a%", "/a%4", "/a%zz", "/a/..;x/b", "/a%3b/b", "/a%0d",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/%2e%2e/b",
+            "/.%2e/b",
+            "/%252e",
+            "//a",
+            "/a//b",
+            "/a/../b",
+            "/a/./b",
+            "/a/..",
+            "/a\\b",
+            "/a%00",
+            "/a%",
+            "/a%4",
+            "/a%zz",
+            "/a/..;x/b",
+            "/a%3b/b",
+            "/a%0d",
         ] {
             assert!(decoded(raw.as_bytes()).is_err(), "{raw}");
         }

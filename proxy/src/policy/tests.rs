@@ -12,10 +12,15 @@ fn ask(policy: &Policy, method: &str, url: &str) -> String {
         None => (Scheme::Https, url.strip_prefix("https://").unwrap()),
     };
     let cut = rest.find('/').unwrap();
-    let authority = Authority::parse(&rest[..cut], scheme.default_port()).unwrap();
+    let authority = Authority::parse(rest.split_at(cut).0, scheme.default_port()).unwrap();
     let headers = Headers::default();
-    let question =
-        Question { scheme, authority: &authority, method, target: &rest.as_bytes()[cut..], headers: &headers };
+    let question = Question {
+        scheme,
+        authority: &authority,
+        method,
+        target: &rest.as_bytes()[cut..],
+        headers: &headers,
+    };
     match policy.decide(&question) {
         Decision::Allow(route) => format!("allow {}", route.index),
         Decision::Deny(Denial::Host) => "host".into(),
@@ -35,7 +40,9 @@ fn an_empty_list_denies_everything() {
 
 #[test]
 fn host_port_and_scheme_are_one_identity() {
-    let policy = policy("routes:\n- host: a.test\n- host: b.test:8443\n- {host: c.test, scheme: http}\n- host: '*.d.test'\n");
+    let policy = policy(
+        "routes:\n- host: a.test\n- host: b.test:8443\n- {host: c.test, scheme: http}\n- host: '*.d.test'\n",
+    );
     for (url, expected) in [
         ("https://a.test/", "allow 0"),
         ("https://A.TEST./", "allow 0"),
@@ -75,7 +82,11 @@ fn matches_are_alternatives_of_conjunctions() {
         ("GET", "//v1", "ambiguous"),
         ("GET", "/%761", "allow 0"),
     ] {
-        assert_eq!(ask(&policy, method, &format!("https://a.test{path}")), expected, "{method} {path}");
+        assert_eq!(
+            ask(&policy, method, &format!("https://a.test{path}")),
+            expected,
+            "{method} {path}"
+        );
     }
 }
 
@@ -95,15 +106,28 @@ fn deny_wins_wherever_it_stands() {
 fn git_over_https() {
     let policy = policy("routes:\n- host: a.test\n- host: b.test\n  git: {fetch: true}\n");
     let refs = "/o/r/info/refs?service=git-";
-    assert_eq!(ask(&policy, "GET", &format!("https://a.test{refs}upload-pack")), "fetch");
-    assert_eq!(ask(&policy, "GET", &format!("https://b.test{refs}upload-pack")), "allow 1");
-    assert_eq!(ask(&policy, "GET", &format!("https://b.test{refs}receive-pack")), "push");
-    assert_eq!(ask(&policy, "POST", "https://b.test/o/r/git-receive-pack"), "push");
+    assert_eq!(
+        ask(&policy, "GET", &format!("https://a.test{refs}upload-pack")),
+        "fetch"
+    );
+    assert_eq!(
+        ask(&policy, "GET", &format!("https://b.test{refs}upload-pack")),
+        "allow 1"
+    );
+    assert_eq!(
+        ask(&policy, "GET", &format!("https://b.test{refs}receive-pack")),
+        "push"
+    );
+    assert_eq!(
+        ask(&policy, "POST", "https://b.test/o/r/git-receive-pack"),
+        "push"
+    );
 }
 
 #[test]
 fn header_rules_hold_for_every_field_of_the_name() {
-    let policy = policy("routes:\n- host: a.test\n  matches: [{headers: [{name: X-Kind, exact: good}]}]\n");
+    let policy =
+        policy("routes:\n- host: a.test\n  matches: [{headers: [{name: X-Kind, exact: good}]}]\n");
     let authority = Authority::parse("a.test", 443).unwrap();
     let decide = |values: &[&'static str]| {
         let mut headers = Headers::default();
@@ -131,15 +155,42 @@ fn what_cannot_be_understood_is_an_error_that_names_it() {
         ("routes: [{host: 'a b'}]", "character"),
         ("routes: [{host: '*'}]", "character"),
         ("routes: [{host: a.test, matches: [{}]}]", "empty entry"),
-        ("routes: [{host: a.test, matches: [{paths: [{prefix: v1}]}]}]", "slash"),
-        ("routes: [{host: a.test, matches: [{paths: [{regex: '('}]}]}]", "compile"),
-        ("routes: [{host: a.test, matches: [{methods: ['G T']}]}]", "not a method"),
-        ("routes: [{host: a.test, dlp: {outbound_detectors: [token_pattern]}}]", "did you mean \"token_patterns\""),
-        ("routes: [{host: a.test, dlp: {outbound_detectors: true}}]", "not `true`"),
-        ("routes: [{host: a.test, dlp: {inbound_detectors: [naive_injection_detection]}}]", "not available"),
-        ("routes: [{host: a.test, auth: {scheme: header, token_ref: X}}]", "needs `name`"),
-        ("routes: [{host: a.test, scheme: http, auth: {scheme: Bearer, token_ref: X}}]", "https only"),
-        ("routes: [{host: a.test, deny: true, allow_private: true}]", "deny"),
+        (
+            "routes: [{host: a.test, matches: [{paths: [{prefix: v1}]}]}]",
+            "slash",
+        ),
+        (
+            "routes: [{host: a.test, matches: [{paths: [{regex: '('}]}]}]",
+            "compile",
+        ),
+        (
+            "routes: [{host: a.test, matches: [{methods: ['G T']}]}]",
+            "not a method",
+        ),
+        (
+            "routes: [{host: a.test, dlp: {outbound_detectors: [token_pattern]}}]",
+            "did you mean \"token_patterns\"",
+        ),
+        (
+            "routes: [{host: a.test, dlp: {outbound_detectors: true}}]",
+            "not `true`",
+        ),
+        (
+            "routes: [{host: a.test, dlp: {inbound_detectors: [naive_injection_detection]}}]",
+            "not available",
+        ),
+        (
+            "routes: [{host: a.test, auth: {scheme: header, token_ref: X}}]",
+            "needs `name`",
+        ),
+        (
+            "routes: [{host: a.test, scheme: http, auth: {scheme: Bearer, token_ref: X}}]",
+            "https only",
+        ),
+        (
+            "routes: [{host: a.test, deny: true, allow_private: true}]",
+            "deny",
+        ),
     ] {
         let egress: Egress = serde_saphyr::from_str(yaml).unwrap();
         let error = Policy::compile(&egress).unwrap_err().to_string();

@@ -24,7 +24,11 @@ impl Resolver {
     }
 
     /// At least one address. With `allow_private` false, one address that is not public condemns the whole answer.
-    pub async fn resolve(&self, authority: &Authority, allow_private: bool) -> Result<Vec<SocketAddr>, Cause> {
+    pub async fn resolve(
+        &self,
+        authority: &Authority,
+        allow_private: bool,
+    ) -> Result<Vec<SocketAddr>, Cause> {
         let port = authority.port;
         let addresses: Vec<IpAddr> = match &authority.host {
             Host::Ip(ip) => vec![*ip],
@@ -39,13 +43,23 @@ impl Resolver {
         if !allow_private && let Some(private) = addresses.iter().find(|ip| !is_public(**ip)) {
             return Err(Cause::PrivateAddress(private.to_string()));
         }
-        Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+        Ok(addresses
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, port))
+            .collect())
     }
 }
 
 async fn lookup(name: &HostName, port: u16) -> Result<Vec<IpAddr>, Cause> {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that resolves; every answer is checked")]
-    let answer = timeout(limits::RESOLVE, tokio::net::lookup_host((name.as_str(), port))).await;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that resolves; every answer is checked"
+    )]
+    let answer = timeout(
+        limits::RESOLVE,
+        tokio::net::lookup_host((name.as_str(), port)),
+    )
+    .await;
     match answer {
         Err(_) => Err(Cause::Resolve("DNS did not answer in time".into())),
         Ok(Err(error)) => Err(Cause::Resolve(error.to_string())),
@@ -103,14 +117,48 @@ mod tests {
 
     #[test]
     fn which_addresses_are_public() {
-        for text in ["1.1.1.1", "8.8.8.8", "100.63.0.1", "2606:4700::1111", "64:ff9b::808:808", "2002:808:808::1"] {
+        for text in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "100.63.0.1",
+            "2606:4700::1111",
+            "64:ff9b::808:808",
+            "2002:808:808::1",
+        ] {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }
         for text in [
-            "127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
-            "0.1.2.3", "224.0.0.1", "255.255.255.255", "240.0.0.1", "198.18.0.1", "192.0.0.1", "192.0.2.1", "::", "::1",
-            "::ffff:127.0.0.1", "::127.0.0.1", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1", "64:ff9b::7f00:1",
-            "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::", "2001::1", "2001:db8::1", "100::1", "fec0::1",
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.0.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "198.18.0.1",
+            "192.0.0.1",
+            "192.0.2.1",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "2001::1",
+            "2001:db8::1",
+            "100::1",
+            "fec0::1",
         ] {
             assert!(!is_public(text.parse().unwrap()), "{text}");
         }
@@ -121,8 +169,14 @@ mod tests {
         let name: HostName = "a.test".parse().unwrap();
         let resolver = Resolver::new(HashMap::from([(name, "127.0.0.1".parse().unwrap())]));
         let authority = Authority::parse("a.test:1", 443).unwrap();
-        assert_eq!(resolver.resolve(&authority, false).await, Err(Cause::PrivateAddress("127.0.0.1".into())));
-        assert_eq!(resolver.resolve(&authority, true).await.unwrap(), ["127.0.0.1:1".parse().unwrap()]);
+        assert_eq!(
+            resolver.resolve(&authority, false).await,
+            Err(Cause::PrivateAddress("127.0.0.1".into()))
+        );
+        assert_eq!(
+            resolver.resolve(&authority, true).await.unwrap(),
+            ["127.0.0.1:1".parse().unwrap()]
+        );
         let metadata = Authority::parse("169.254.169.254:80", 443).unwrap();
         assert!(resolver.resolve(&metadata, false).await.is_err());
     }

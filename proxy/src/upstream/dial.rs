@@ -16,7 +16,11 @@ use crate::tls;
 use crate::verdict::Cause;
 
 /// Resolves, checks and connects; the addresses are tried in their order.
-pub async fn tcp(resolver: &Resolver, authority: &Authority, allow_private: bool) -> Result<TcpStream, Cause> {
+pub async fn tcp(
+    resolver: &Resolver,
+    authority: &Authority,
+    allow_private: bool,
+) -> Result<TcpStream, Cause> {
     let addresses = resolver.resolve(authority, allow_private).await?;
     let mut last = Cause::Connect("no address".into());
     for address in addresses {
@@ -30,7 +34,11 @@ pub async fn tcp(resolver: &Resolver, authority: &Authority, allow_private: bool
 }
 
 async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     let stream = socket.connect(address).await?;
     // Nagle meets delayed acknowledgement: 40 ms on every small request.
     stream.set_nodelay(true)?;
@@ -44,15 +52,24 @@ pub async fn tls(
     stream: TcpStream,
 ) -> Result<(TlsStream<TcpStream>, bool), Cause> {
     let name = match &authority.host {
-        Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
-            .map_err(|_| Cause::UpstreamTls("upstream-tls-name", "the host is not a name that TLS can verify".into()))?,
+        Host::Name(name) => ServerName::try_from(name.as_str().to_owned()).map_err(|_| {
+            Cause::UpstreamTls(
+                "upstream-tls-name",
+                "the host is not a name that TLS can verify".into(),
+            )
+        })?,
         Host::Ip(ip) => ServerName::IpAddress((*ip).into()),
     };
     let connector = TlsConnector::from(Arc::clone(config));
     match timeout(limits::HANDSHAKE, connector.connect(name, stream)).await {
-        Err(_) => Err(Cause::UpstreamTls("upstream-tls-timeout", "the handshake took too long".into())),
+        Err(_) => Err(Cause::UpstreamTls(
+            "upstream-tls-timeout",
+            "the handshake took too long".into(),
+        )),
         Ok(Err(error)) => {
-            let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            let inner = error
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>());
             Err(match inner {
                 Some(error) => {
                     let (code, words) = tls::explain(error);

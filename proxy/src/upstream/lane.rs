@@ -46,7 +46,12 @@ pub struct Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for driver in self.drivers.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for driver in self
+            .drivers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
             driver.abort();
         }
     }
@@ -103,7 +108,14 @@ impl Pool {
             return self.h2_lane().await.map(Lane::H2);
         }
         loop {
-            let Some(mut connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() else { break };
+            let Some(mut connection) = self
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+            else {
+                break;
+            };
             if connection.is_quiet() {
                 connection.reused = true;
                 return Ok(Lane::H1(Box::new(connection)));
@@ -134,23 +146,35 @@ impl Pool {
         }
         let (stream, h2) = self.dial(true).await?;
         if !h2 {
-            return Err(Cause::UpstreamProtocol("it spoke HTTP/2 before and does not any more".into()));
+            return Err(Cause::UpstreamProtocol(
+                "it spoke HTTP/2 before and does not any more".into(),
+            ));
         }
         let sender = self.handshake(stream).await?;
         *slot = Some(sender.clone());
-        sender.ready().await.map_err(|error| Cause::UpstreamProtocol(error.to_string()))
+        sender
+            .ready()
+            .await
+            .map_err(|error| Cause::UpstreamProtocol(error.to_string()))
     }
 
     async fn dial(&self, offer_h2: bool) -> Result<(Origin, bool), Cause> {
         let stream = dial::tcp(&self.resolver, &self.authority, self.allow_private).await?;
-        let address = stream.peer_addr().map_err(|error| Cause::Connect(error.to_string()))?.ip();
+        let address = stream
+            .peer_addr()
+            .map_err(|error| Cause::Connect(error.to_string()))?
+            .ip();
         if !address::is_public(address) {
             self.private.get_or_init(|| address);
         }
         match self.scheme {
             Scheme::Http => Ok((Origin::Plain(stream), false)),
             Scheme::Https => {
-                let config = if offer_h2 { &self.tls.both } else { &self.tls.http1 };
+                let config = if offer_h2 {
+                    &self.tls.both
+                } else {
+                    &self.tls.http1
+                };
                 let (stream, h2) = dial::tls(config, &self.authority, stream).await?;
                 Ok((Origin::Tls(Box::new(stream)), h2))
             }
@@ -197,7 +221,11 @@ pub struct H1 {
 impl H1 {
     fn new(stream: Origin) -> Self {
         let (reader, writer) = tokio::io::split(stream);
-        Self { reader: Reader::new(reader, BytesMut::new()), writer, reused: false }
+        Self {
+            reader: Reader::new(reader, BytesMut::new()),
+            writer,
+            reused: false,
+        }
     }
 
     /// False where the origin closed, or said something that it was not asked for.
@@ -252,13 +280,18 @@ impl Lane {
                     tracing::debug!(%error, "a request was not taken");
                 }
                 let reader = &mut connection.reader;
-                Ok(Pending::H1 { reader, method: head.method.clone(), taken: sent.is_ok() })
+                Ok(Pending::H1 {
+                    reader,
+                    method: head.method.clone(),
+                    taken: sent.is_ok(),
+                })
             }
             Self::H2(sender) => {
                 let end = size == Size::Empty;
                 let request = h2_request(pool, head, size)?;
-                let (response, mut stream) =
-                    sender.send_request(request, end).map_err(|error| SendFailure::Dead(error.to_string()))?;
+                let (response, mut stream) = sender
+                    .send_request(request, end)
+                    .map_err(|error| SendFailure::Dead(error.to_string()))?;
                 if !end {
                     let sent = async {
                         h2side::send(&mut stream, body.clone(), trailers.is_none()).await?;
@@ -272,7 +305,10 @@ impl Lane {
                         tracing::debug!(%error, "a request body was not taken");
                     }
                 }
-                Ok(Pending::H2 { response, method: head.method.clone() })
+                Ok(Pending::H2 {
+                    response,
+                    method: head.method.clone(),
+                })
             }
         }
     }
@@ -288,23 +324,50 @@ impl Lane {
             Self::H1(connection) => {
                 let mut out = BytesMut::new();
                 write::request(&mut out, head, &pool.authority.to_header(pool.scheme), size);
-                write_all(&mut connection.writer, &out).await.map_err(|error| SendFailure::Dead(error.to_string()))?;
-                let sink = Sink::H1 { writer: &mut connection.writer, chunked: size == Size::Unknown };
+                write_all(&mut connection.writer, &out)
+                    .await
+                    .map_err(|error| SendFailure::Dead(error.to_string()))?;
+                let sink = Sink::H1 {
+                    writer: &mut connection.writer,
+                    chunked: size == Size::Unknown,
+                };
                 let reader = &mut connection.reader;
-                Ok((sink, Pending::H1 { reader, method: head.method.clone(), taken: true }))
+                Ok((
+                    sink,
+                    Pending::H1 {
+                        reader,
+                        method: head.method.clone(),
+                        taken: true,
+                    },
+                ))
             }
             Self::H2(sender) => {
                 let request = h2_request(pool, head, size)?;
-                let (response, stream) =
-                    sender.send_request(request, false).map_err(|error| SendFailure::Dead(error.to_string()))?;
-                Ok((Sink::H2(stream), Pending::H2 { response, method: head.method.clone() }))
+                let (response, stream) = sender
+                    .send_request(request, false)
+                    .map_err(|error| SendFailure::Dead(error.to_string()))?;
+                Ok((
+                    Sink::H2(stream),
+                    Pending::H2 {
+                        response,
+                        method: head.method.clone(),
+                    },
+                ))
             }
         }
     }
 }
 
-fn h2_request(pool: &Pool, head: &RequestHead, size: Size) -> Result<http::Request<()>, SendFailure> {
-    let failed = || SendFailure::Failed(Cause::Malformed("a header cannot be written in HTTP/2".into()));
+fn h2_request(
+    pool: &Pool,
+    head: &RequestHead,
+    size: Size,
+) -> Result<http::Request<()>, SendFailure> {
+    let failed = || {
+        SendFailure::Failed(Cause::Malformed(
+            "a header cannot be written in HTTP/2".into(),
+        ))
+    };
     let uri = http::Uri::builder()
         .scheme(pool.scheme.as_str())
         .authority(pool.authority.to_header(pool.scheme))
@@ -330,33 +393,55 @@ fn h2_request(pool: &Pool, head: &RequestHead, size: Size) -> Result<http::Reque
 /// Where a streamed body goes. Dropped before [`Sink::end`], the origin has no complete request.
 #[derive(Debug)]
 pub enum Sink<'a> {
-    H1 { writer: &'a mut WriteHalf<Origin>, chunked: bool },
+    H1 {
+        writer: &'a mut WriteHalf<Origin>,
+        chunked: bool,
+    },
     H2(h2::SendStream<Bytes>),
 }
 
 impl Sink<'_> {
     pub async fn data(&mut self, data: Bytes) -> Result<(), String> {
         match self {
-            Self::H1 { writer, chunked: true } => {
+            Self::H1 {
+                writer,
+                chunked: true,
+            } => {
                 let mut out = BytesMut::new();
                 write::chunk(&mut out, &data);
-                write_all(writer, &out).await.map_err(|error| error.to_string())
+                write_all(writer, &out)
+                    .await
+                    .map_err(|error| error.to_string())
             }
-            Self::H1 { writer, chunked: false } => write_all(writer, &data).await.map_err(|error| error.to_string()),
-            Self::H2(stream) => h2side::send(stream, data, false).await.map_err(|error| error.to_string()),
+            Self::H1 {
+                writer,
+                chunked: false,
+            } => write_all(writer, &data)
+                .await
+                .map_err(|error| error.to_string()),
+            Self::H2(stream) => h2side::send(stream, data, false)
+                .await
+                .map_err(|error| error.to_string()),
         }
     }
 
     pub async fn end(&mut self, trailers: Option<&Headers>) -> Result<(), String> {
         match self {
-            Self::H1 { writer, chunked: true } => {
+            Self::H1 {
+                writer,
+                chunked: true,
+            } => {
                 let mut out = BytesMut::new();
                 write::last_chunk(&mut out, trailers);
-                write_all(writer, &out).await.map_err(|error| error.to_string())
+                write_all(writer, &out)
+                    .await
+                    .map_err(|error| error.to_string())
             }
             Self::H1 { chunked: false, .. } => Ok(()),
             Self::H2(stream) => match trailers {
-                None => stream.send_data(Bytes::new(), true).map_err(|error| error.to_string()),
+                None => stream
+                    .send_data(Bytes::new(), true)
+                    .map_err(|error| error.to_string()),
                 Some(trailers) => stream
                     .send_trailers(h2side::to_map(trailers).unwrap_or_default())
                     .map_err(|error| error.to_string()),
@@ -377,27 +462,52 @@ impl Sink<'_> {
 #[derive(Debug)]
 pub enum Pending<'a> {
     /// `taken`: all of the request was written.
-    H1 { reader: &'a mut Reader<ReadHalf<Origin>>, method: Method, taken: bool },
-    H2 { response: h2::client::ResponseFuture, method: Method },
+    H1 {
+        reader: &'a mut Reader<ReadHalf<Origin>>,
+        method: Method,
+        taken: bool,
+    },
+    H2 {
+        response: h2::client::ResponseFuture,
+        method: Method,
+    },
 }
 
 impl<'a> Pending<'a> {
     pub async fn response(self) -> Result<Response<'a>, SendFailure> {
         match self {
-            Self::H1 { reader, method, taken } => {
+            Self::H1 {
+                reader,
+                method,
+                taken,
+            } => {
                 for _ in 0..limits::INFORMATIONAL {
-                    let head = reader.head(limits::IDLE, |buf| parse::response(buf, &method)).await;
+                    let head = reader
+                        .head(limits::IDLE, |buf| parse::response(buf, &method))
+                        .await;
                     let response = match head {
                         Ok(Some(response)) => response,
-                        Ok(None) => return Err(SendFailure::Dead("it closed the connection without an answer".into())),
-                        Err(HeadError::Io(error)) => return Err(SendFailure::Dead(error.to_string())),
-                        Err(HeadError::Timeout) => return Err(SendFailure::Failed(Cause::UpstreamTimeout)),
+                        Ok(None) => {
+                            return Err(SendFailure::Dead(
+                                "it closed the connection without an answer".into(),
+                            ));
+                        }
+                        Err(HeadError::Io(error)) => {
+                            return Err(SendFailure::Dead(error.to_string()));
+                        }
+                        Err(HeadError::Timeout) => {
+                            return Err(SendFailure::Failed(Cause::UpstreamTimeout));
+                        }
                         Err(HeadError::Malformed(why)) => {
-                            return Err(SendFailure::Failed(Cause::UpstreamProtocol(why.to_string())));
+                            return Err(SendFailure::Failed(Cause::UpstreamProtocol(
+                                why.to_string(),
+                            )));
                         }
                     };
                     if response.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-                        return Err(SendFailure::Failed(Cause::UpstreamProtocol("it switched protocols unasked".into())));
+                        return Err(SendFailure::Failed(Cause::UpstreamProtocol(
+                            "it switched protocols unasked".into(),
+                        )));
                     }
                     if response.head.status.is_informational() {
                         continue;
@@ -411,15 +521,24 @@ impl<'a> Pending<'a> {
                         body: ResponseBody::H1(body),
                     });
                 }
-                Err(SendFailure::Failed(Cause::UpstreamProtocol("it has only informational answers".into())))
+                Err(SendFailure::Failed(Cause::UpstreamProtocol(
+                    "it has only informational answers".into(),
+                )))
             }
             Self::H2 { response, method } => {
                 let response = match timeout(limits::IDLE, response).await {
                     Err(_) => return Err(SendFailure::Failed(Cause::UpstreamTimeout)),
-                    Ok(Err(error)) if error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+                    Ok(Err(error))
+                        if error.is_remote()
+                            && error.reason() == Some(h2::Reason::REFUSED_STREAM) =>
+                    {
                         return Err(SendFailure::Dead(error.to_string()));
                     }
-                    Ok(Err(error)) => return Err(SendFailure::Failed(Cause::UpstreamProtocol(error.to_string()))),
+                    Ok(Err(error)) => {
+                        return Err(SendFailure::Failed(Cause::UpstreamProtocol(
+                            error.to_string(),
+                        )));
+                    }
                     Ok(Ok(response)) => response,
                 };
                 let (parts, body) = response.into_parts();
@@ -430,11 +549,16 @@ impl<'a> Pending<'a> {
                     .and_then(|text| text.parse().ok());
                 headers.remove("content-length");
                 let bodiless = method == Method::HEAD
-                    || matches!(parts.status, http::StatusCode::NO_CONTENT | http::StatusCode::NOT_MODIFIED);
+                    || matches!(
+                        parts.status,
+                        http::StatusCode::NO_CONTENT | http::StatusCode::NOT_MODIFIED
+                    );
                 let size = match (body.is_end_stream(), declared) {
                     _ if bodiless => None,
                     (true, Some(1..)) => {
-                        return Err(SendFailure::Failed(Cause::UpstreamProtocol("a body shorter than its length".into())));
+                        return Err(SendFailure::Failed(Cause::UpstreamProtocol(
+                            "a body shorter than its length".into(),
+                        )));
                     }
                     // No body, where HTTP/1.1 would wait for one to end with the connection.
                     (true, _) => Some(Size::Exact(0)),
@@ -445,8 +569,16 @@ impl<'a> Pending<'a> {
                 if let (None, Some(length)) = (size, declared) {
                     headers.push(&b"content-length"[..], length.to_string());
                 }
-                let head = ResponseHead { status: parts.status, headers };
-                Ok(Response { head, size, keep_alive: true, body: ResponseBody::H2(Box::new(body), false) })
+                let head = ResponseHead {
+                    status: parts.status,
+                    headers,
+                };
+                Ok(Response {
+                    head,
+                    size,
+                    keep_alive: true,
+                    body: ResponseBody::H2(Box::new(body), false),
+                })
             }
         }
     }
@@ -473,12 +605,16 @@ impl ResponseBody<'_> {
             Self::H1(body) => body.frame().await,
             Self::H2(_, true) => Ok(None),
             Self::H2(stream, done) => {
-                let data = timeout(limits::IDLE, h2side::receive(stream)).await.map_err(|_| BodyError::Timeout)?;
+                let data = timeout(limits::IDLE, h2side::receive(stream))
+                    .await
+                    .map_err(|_| BodyError::Timeout)?;
                 if let Some(data) = data {
                     return Ok(Some(Frame::Data(data?)));
                 }
                 *done = true;
-                let trailers = timeout(limits::IDLE, stream.trailers()).await.map_err(|_| BodyError::Timeout)??;
+                let trailers = timeout(limits::IDLE, stream.trailers())
+                    .await
+                    .map_err(|_| BodyError::Timeout)??;
                 Ok(trailers.map(|map| Frame::Trailers(h2side::from_map(&map))))
             }
         }

@@ -15,13 +15,25 @@ use crate::harness::{self, KEY, Setup, World, route, routes};
 const BYTES: usize = 3_000_001;
 
 fn sha256(data: &[u8]) -> String {
-    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(data)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn curl(world: &World, version: &str) -> Command {
     let mut curl = Command::new("curl");
-    curl.args(["--silent", "--show-error", version, "--noproxy", "", "--proxy", &world.sidecar.proxy_url(), "--cacert"])
-        .arg(world.sidecar.ca());
+    curl.args([
+        "--silent",
+        "--show-error",
+        version,
+        "--noproxy",
+        "",
+        "--proxy",
+        &world.sidecar.proxy_url(),
+        "--cacert",
+    ])
+    .arg(world.sidecar.ca());
     curl
 }
 
@@ -44,7 +56,10 @@ fn assert_session(what: &str, world: &World, printed: &[u8]) {
     assert_eq!(said["blocked"], 403, "{what}");
     assert_eq!(said["verdict"], "blocked", "{what}");
     assert!(!world.origin.saw(KEY.as_bytes()), "{what}");
-    assert!(!world.origin.saw(b"roxy-"), "{what}: a header of the first hop went on");
+    assert!(
+        !world.origin.saw(b"roxy-"),
+        "{what}: a header of the first hop went on"
+    );
 }
 
 const PYTHON: &str = r#"
@@ -98,7 +113,9 @@ async fn python_session(kind: &str) {
     };
     let world = World::plain().await;
     let mut command = Command::new(python);
-    command.args(["-c", PYTHON, kind, &world.sidecar.proxy_url()]).arg(world.sidecar.ca());
+    command
+        .args(["-c", PYTHON, kind, &world.sidecar.proxy_url()])
+        .arg(world.sidecar.ca());
     command.args([&world.url(""), KEY, &BYTES.to_string()]);
     let (status, out, error) = harness::run(&mut command).await;
     assert!(status.success(), "{kind}: {error}");
@@ -167,7 +184,9 @@ async fn node() {
     }
     let world = World::plain().await;
     let mut command = Command::new("node");
-    command.args(["-e", NODE, &world.sidecar.proxy_url()]).arg(world.sidecar.ca());
+    command
+        .args(["-e", NODE, &world.sidecar.proxy_url()])
+        .arg(world.sidecar.ca());
     command.args([&world.url(""), KEY, &BYTES.to_string()]);
     let (status, out, error) = harness::run(&mut command).await;
     assert!(status.success(), "{error}");
@@ -190,24 +209,40 @@ async fn curl_over_both_versions() {
         assert!(echo["headers"].to_string().contains("a,  b"));
         assert!(!echo["headers"].to_string().contains("proxy-"));
 
-        let (_, out, error) = harness::run(curl(&world, flag).arg(world.url(&format!("/bytes/{BYTES}")))).await;
-        assert!(out == pattern(BYTES), "{version}: {} bytes; {error}", out.len());
+        let (_, out, error) =
+            harness::run(curl(&world, flag).arg(world.url(&format!("/bytes/{BYTES}")))).await;
+        assert!(
+            out == pattern(BYTES),
+            "{version}: {} bytes; {error}",
+            out.len()
+        );
 
-        let (_, out, error) = harness::run(curl(&world, flag).args(["--head", &world.url("/bytes/77")])).await;
+        let (_, out, error) =
+            harness::run(curl(&world, flag).args(["--head", &world.url("/bytes/77")])).await;
         let head = String::from_utf8_lossy(&out).to_ascii_lowercase();
-        assert!(head.contains("content-length: 77\r\n"), "{version}: {head} {error}");
+        assert!(
+            head.contains("content-length: 77\r\n"),
+            "{version}: {head} {error}"
+        );
 
-        let (_, out, _) = harness::run(curl(&world, flag).args(["-i", &world.url("/status/204")])).await;
+        let (_, out, _) =
+            harness::run(curl(&world, flag).args(["-i", &world.url("/status/204")])).await;
         assert!(String::from_utf8_lossy(&out).starts_with("HTTP/1.1 200"));
         assert!(String::from_utf8_lossy(&out).contains(" 204"));
 
         // Not asked for, so not decoded by the client: as the origin made it.
         let (_, out, _) = harness::run(curl(&world, flag).arg(world.url("/gzip"))).await;
         let mut plain = String::new();
-        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(out.as_slice()), &mut plain).unwrap();
+        std::io::Read::read_to_string(
+            &mut flate2::read::GzDecoder::new(out.as_slice()),
+            &mut plain,
+        )
+        .unwrap();
         assert_eq!(plain, "gzip ok\n");
 
-        let (_, out, _) = harness::run(curl(&world, flag).args(["-d", &format!("k={KEY}"), &world.url("/")])).await;
+        let (_, out, _) =
+            harness::run(curl(&world, flag).args(["-d", &format!("k={KEY}"), &world.url("/")]))
+                .await;
         let answer: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(answer["rule"], "aws-access-key");
     }
@@ -220,9 +255,13 @@ async fn a_denied_host_is_named_to_curl_as_policy() {
         return;
     }
     let world = World::plain().await;
-    let (status, _, error) = harness::run(curl(&world, "--http1.1").args(["-v", "https://denied.test/"])).await;
+    let (status, _, error) =
+        harness::run(curl(&world, "--http1.1").args(["-v", "https://denied.test/"])).await;
     assert!(!status.success());
-    assert!(error.contains("403 no route allows this host, port and scheme (evt_"), "{error}");
+    assert!(
+        error.contains("403 no route allows this host, port and scheme (evt_"),
+        "{error}"
+    );
     assert_eq!(world.origin.connections(), 0);
 }
 
@@ -250,11 +289,24 @@ async fn five_mebibytes_arrive_as_they_were_sent() {
         ] {
             world.origin.clear();
             let mut command = curl(&world, arguments[0]);
-            command.args(&arguments[1..]).args(["--max-time", "30", "-T"]).arg(&path).arg(world.url("/echo"));
+            command
+                .args(&arguments[1..])
+                .args(["--max-time", "30", "-T"])
+                .arg(&path)
+                .arg(world.url("/echo"));
             let (status, out, error) = harness::run(&mut command).await;
-            assert!(status.success(), "{options:?} {arguments:?}: {error} {}", String::from_utf8_lossy(&out));
-            let echo: Value = serde_json::from_slice(&out).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&out)));
-            assert_eq!(echo["body_sha256"], sha256(&content), "{options:?} {arguments:?}");
+            assert!(
+                status.success(),
+                "{options:?} {arguments:?}: {error} {}",
+                String::from_utf8_lossy(&out)
+            );
+            let echo: Value = serde_json::from_slice(&out)
+                .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&out)));
+            assert_eq!(
+                echo["body_sha256"],
+                sha256(&content),
+                "{options:?} {arguments:?}"
+            );
             let [request] = world.origin.wait_for_requests(1).await.try_into().unwrap();
             assert_eq!(request.body_state, BodyState::Complete);
         }
@@ -269,7 +321,11 @@ async fn an_early_answer_reaches_the_agent() {
         let world = World::start(options, Setup::new(&routes(&[route()]))).await;
         for body in [&small, &large] {
             let mut h1 = world.h1().await;
-            let head = format!("POST /early HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n", world.authority(), body.len());
+            let head = format!(
+                "POST /early HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+                world.authority(),
+                body.len()
+            );
             let (mut read, mut write) = tokio::io::split(&mut h1.io);
             let sending = async {
                 use tokio::io::AsyncWriteExt as _;
@@ -304,18 +360,31 @@ async fn events_arrive_as_they_are_sent() {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stdout.take().unwrap()));
+        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(
+            child.stdout.take().unwrap(),
+        ));
         let mut late = Vec::new();
-        while let Some(line) = tokio::time::timeout(harness::PATIENCE, lines.next_line()).await.unwrap().unwrap() {
-            let Some(data) = line.strip_prefix("data: ") else { continue };
+        while let Some(line) = tokio::time::timeout(harness::PATIENCE, lines.next_line())
+            .await
+            .unwrap()
+            .unwrap()
+        {
+            let Some(data) = line.strip_prefix("data: ") else {
+                continue;
+            };
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
             let event: Value = serde_json::from_str(data).unwrap();
-            late.push(now.saturating_sub(Duration::from_micros(event["sent_us"].as_u64().unwrap())));
+            late.push(
+                now.saturating_sub(Duration::from_micros(event["sent_us"].as_u64().unwrap())),
+            );
         }
         assert_eq!(late.len(), SSE_EVENTS);
         // Gathered events would come late by the whole run, nine intervals.
         late.sort();
-        assert!(late[SSE_EVENTS / 2] < Duration::from_millis(60), "{flag}: {late:?}");
+        assert!(
+            late[SSE_EVENTS / 2] < Duration::from_millis(60),
+            "{flag}: {late:?}"
+        );
     }
 }
 
@@ -325,24 +394,45 @@ async fn trailers_both_ways_on_every_pair_of_protocols() {
         let world = World::start(options, Setup::new(&routes(&[route()]))).await;
         let mut h2 = world.h2().await;
         let answer = h2.get("/trailers").await;
-        assert_eq!((answer.text().as_str(), answer.whole), ("body\n", true), "{options:?}");
-        assert_eq!(answer.trailers, [("x-checksum".to_owned(), "42".to_owned())], "{options:?}");
+        assert_eq!(
+            (answer.text().as_str(), answer.whole),
+            ("body\n", true),
+            "{options:?}"
+        );
+        assert_eq!(
+            answer.trailers,
+            [("x-checksum".to_owned(), "42".to_owned())],
+            "{options:?}"
+        );
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", "7".parse().unwrap());
         let request = h2.request("POST", "/echo").body(()).unwrap();
         let answer = h2.send(request, &[b"body"], Some(trailers)).await.unwrap();
-        assert!(answer.json()["trailers"].to_string().contains("x-sum"), "{options:?}: {}", answer.text());
+        assert!(
+            answer.json()["trailers"].to_string().contains("x-sum"),
+            "{options:?}: {}",
+            answer.text()
+        );
 
         let mut h1 = world.h1().await;
-        h1.send(&world.fill(b"GET /trailers HTTP/1.1\r\nHost: HOST\r\nTE: trailers\r\n\r\n")).await;
+        h1.send(&world.fill(b"GET /trailers HTTP/1.1\r\nHost: HOST\r\nTE: trailers\r\n\r\n"))
+            .await;
         let answer = h1.answer().await.unwrap();
-        assert_eq!(answer.trailers, [("x-checksum".to_owned(), "42".to_owned())], "{options:?}");
+        assert_eq!(
+            answer.trailers,
+            [("x-checksum".to_owned(), "42".to_owned())],
+            "{options:?}"
+        );
         h1.send(&world.fill(
             b"POST /echo HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX-Sum: 7\r\n\r\n",
         ))
         .await;
         let answer = h1.answer().await.unwrap();
-        assert!(answer.json()["trailers"].to_string().contains("x-sum"), "{options:?}: {}", answer.text());
+        assert!(
+            answer.json()["trailers"].to_string().contains("x-sum"),
+            "{options:?}: {}",
+            answer.text()
+        );
     }
 }
 
@@ -351,7 +441,10 @@ async fn many_requests_share_a_connection() {
     let world = World::start(OriginOptions::HTTP1, Setup::new(&routes(&[route()]))).await;
     let mut h1 = world.h1().await;
     for turn in 0..20 {
-        h1.send(&world.fill(format!("GET /bytes/{turn} HTTP/1.1\r\nHost: HOST\r\n\r\n").as_bytes())).await;
+        h1.send(
+            &world.fill(format!("GET /bytes/{turn} HTTP/1.1\r\nHost: HOST\r\n\r\n").as_bytes()),
+        )
+        .await;
         assert_eq!(h1.answer().await.unwrap().body, pattern(turn));
     }
     assert_eq!(world.origin.connections(), 1);
@@ -365,7 +458,11 @@ async fn many_requests_share_a_connection() {
     }
     while let Some(done) = all.join_next().await {
         let (turn, answer) = done.unwrap();
-        assert!(answer.body == pattern(turn * 1000), "{turn}: {}", answer.status);
+        assert!(
+            answer.body == pattern(turn * 1000),
+            "{turn}: {}",
+            answer.status
+        );
     }
     assert_eq!(world.origin.connections(), 1);
 }

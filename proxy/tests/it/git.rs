@@ -25,7 +25,9 @@ async fn serve(pki: &Pki, root: PathBuf) -> u16 {
             let (stream, _) = listener.accept().await.unwrap();
             let (acceptor, root) = (acceptor.clone(), Arc::clone(&root));
             tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
                 answer(Wire::new(stream), &root).await;
             });
         }
@@ -33,15 +35,23 @@ async fn serve(pki: &Pki, root: PathBuf) -> u16 {
     port
 }
 
-async fn answer<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(mut wire: Wire<S>, root: &std::path::Path) -> Option<()> {
+async fn answer<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    mut wire: Wire<S>,
+    root: &std::path::Path,
+) -> Option<()> {
     let start = wire.line().await?;
     let (method, target) = (start.split(' ').next()?, start.split(' ').nth(1)?);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let headers = wire.fields().await?;
     let header = |name: &str| {
-        headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.as_str())
+        headers
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map_or("", |(_, value)| value.as_str())
     };
-    let body = wire.take(header("content-length").parse().unwrap_or(0)).await?;
+    let body = wire
+        .take(header("content-length").parse().unwrap_or(0))
+        .await?;
     let mut child = Command::new("git")
         .arg("http-backend")
         .env("GIT_PROJECT_ROOT", root)
@@ -61,9 +71,18 @@ async fn answer<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(mut wir
     let mut out = Vec::new();
     child.stdout.take()?.read_to_end(&mut out).await.ok()?;
     let end = out.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let (fields, content) = (String::from_utf8_lossy(&out[..end]).into_owned(), &out[end + 4..]);
-    let status = fields.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
-    let head = format!("HTTP/1.1 {status}\r\n{fields}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
+    let (fields, content) = (
+        String::from_utf8_lossy(&out[..end]).into_owned(),
+        &out[end + 4..],
+    );
+    let status = fields
+        .lines()
+        .find_map(|line| line.strip_prefix("Status: "))
+        .unwrap_or("200 OK");
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{fields}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        content.len()
+    );
     wire.send(&[head.as_bytes(), content].concat()).await;
     let _gone = wire.io.shutdown().await;
     Some(())
@@ -71,17 +90,31 @@ async fn answer<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(mut wir
 
 async fn git(arguments: &[&str], ca: Option<&std::path::Path>) -> (bool, String) {
     let mut command = Command::new("git");
-    command.args(arguments).env("GIT_TERMINAL_PROMPT", "0").env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", "/nonexistent");
+    command
+        .args(arguments)
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", "/nonexistent");
     // A variable of the machine would win over the option.
-    command.env_remove("GIT_SSL_CAINFO").env_remove("SSL_CERT_FILE").envs(ca.map(|ca| ("GIT_SSL_CAINFO", ca)));
+    command
+        .env_remove("GIT_SSL_CAINFO")
+        .env_remove("SSL_CERT_FILE")
+        .envs(ca.map(|ca| ("GIT_SSL_CAINFO", ca)));
     let (status, out, error) = harness::run(&mut command).await;
-    (status.success(), format!("{}{error}", String::from_utf8_lossy(&out)))
+    (
+        status.success(),
+        format!("{}{error}", String::from_utf8_lossy(&out)),
+    )
 }
 
 #[tokio::test]
 async fn clone_is_allowed_where_the_route_says_so_and_push_never() {
-    let backend = std::process::Command::new("git").args(["http-backend"]).env("REQUEST_METHOD", "GET").output();
-    let here = program("git").is_some() && backend.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("Status"));
+    let backend = std::process::Command::new("git")
+        .args(["http-backend"])
+        .env("REQUEST_METHOD", "GET")
+        .output();
+    let here = program("git").is_some()
+        && backend.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("Status"));
     if !require("git with http-backend", here) {
         return;
     }
@@ -93,7 +126,19 @@ async fn clone_is_allowed_where_the_route_says_so_and_push_never() {
         ["init", "-q", "--bare", "-b", "main", &bare].as_slice(),
         &["-C", &bare, "config", "http.receivepack", "true"],
         &["init", "-q", "-b", "main", &work],
-        &["-C", &work, "-c", "user.name=t", "-c", "user.email=t@t.test", "commit", "-q", "--allow-empty", "-m", "first"],
+        &[
+            "-C",
+            &work,
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@t.test",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "first",
+        ],
         &["-C", &work, "push", "-q", &bare, "main"],
     ] {
         let (done, said) = git(arguments, None).await;
@@ -115,16 +160,53 @@ async fn clone_is_allowed_where_the_route_says_so_and_push_never() {
     let (_, said) = git(&["-C", &clone, "log", "--oneline"], None).await;
     assert!(said.contains("first"), "{said}");
 
-    let commit = ["-C", &clone, "-c", "user.name=t", "-c", "user.email=t@t.test", "commit", "-q", "--allow-empty", "-m", "second"];
+    let commit = [
+        "-C",
+        &clone,
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@t.test",
+        "commit",
+        "-q",
+        "--allow-empty",
+        "-m",
+        "second",
+    ];
     assert!(git(&commit, None).await.0);
-    let (done, said) = git(&[&["-C", &clone], &base[..], &["push", "-q", &url, "main"]].concat(), ca).await;
+    let (done, said) = git(
+        &[&["-C", &clone], &base[..], &["push", "-q", &url, "main"]].concat(),
+        ca,
+    )
+    .await;
     assert!(!done && said.contains("403"), "{said}");
-    assert!(sidecar.audit().iter().any(|record| record["code"] == "git-push"), "{}", sidecar.audit_text());
-    assert!(!git(&["-C", &bare, "log", "main"], None).await.1.contains("second"));
+    assert!(
+        sidecar
+            .audit()
+            .iter()
+            .any(|record| record["code"] == "git-push"),
+        "{}",
+        sidecar.audit_text()
+    );
+    assert!(
+        !git(&["-C", &bare, "log", "main"], None)
+            .await
+            .1
+            .contains("second")
+    );
 
     sidecar.rewrite(&routes(&[route(false)]));
     sidecar.reload("the policy was reloaded").await;
-    let (done, said) = git(&[&base[..], &["clone", "-q", &url, &path("again")]].concat(), ca).await;
+    let (done, said) = git(
+        &[&base[..], &["clone", "-q", &url, &path("again")]].concat(),
+        ca,
+    )
+    .await;
     assert!(!done && said.contains("403"), "{said}");
-    assert!(sidecar.audit().iter().any(|record| record["code"] == "git-fetch"));
+    assert!(
+        sidecar
+            .audit()
+            .iter()
+            .any(|record| record["code"] == "git-fetch")
+    );
 }

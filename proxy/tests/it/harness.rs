@@ -18,7 +18,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -53,7 +55,13 @@ impl Setup {
             "explain": "launcher why {id}",
             "egress": egress,
         });
-        Self { file, environment: vec![("PROXY_PASSWORD".into(), PASSWORD.into()), ("EGRESS_TOKEN_X".into(), KNOWN.into())] }
+        Self {
+            file,
+            environment: vec![
+                ("PROXY_PASSWORD".into(), PASSWORD.into()),
+                ("EGRESS_TOKEN_X".into(), KNOWN.into()),
+            ],
+        }
     }
 
     pub fn with(mut self, key: &str, value: Value) -> Self {
@@ -141,7 +149,11 @@ impl World {
         let raw = self.origin.raw();
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         // An HTTP/2 connection is opened, preface and settings, before a request is there to judge.
-        assert!(raw.is_empty() || raw.starts_with(preface), "{what}: {}", raw.escape_ascii());
+        assert!(
+            raw.is_empty() || raw.starts_with(preface),
+            "{what}: {}",
+            raw.escape_ascii()
+        );
     }
 }
 
@@ -175,7 +187,11 @@ impl Sidecar {
         }
     }
 
-    pub async fn try_start(pki: &Pki, port: u16, setup: Setup) -> Result<Self, (ExitStatus, String)> {
+    pub async fn try_start(
+        pki: &Pki,
+        port: u16,
+        setup: Setup,
+    ) -> Result<Self, (ExitStatus, String)> {
         let dir = tempfile::tempdir().unwrap();
         let config = write_file(dir.path(), pki, port, &setup);
         let stderr = std::fs::File::create(dir.path().join("stderr")).unwrap();
@@ -192,14 +208,27 @@ impl Sidecar {
             .unwrap();
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
-        timeout(PATIENCE, out.read_line(&mut line)).await.expect("ready or gone").unwrap();
+        timeout(PATIENCE, out.read_line(&mut line))
+            .await
+            .expect("ready or gone")
+            .unwrap();
         if line.is_empty() {
             let status = child.wait().await.unwrap();
-            return Err((status, std::fs::read_to_string(dir.path().join("stderr")).unwrap()));
+            return Err((
+                status,
+                std::fs::read_to_string(dir.path().join("stderr")).unwrap(),
+            ));
         }
         let ready: Value = serde_json::from_str(&line).unwrap();
         let addr = ready["listen"][0].as_str().unwrap().parse().unwrap();
-        Ok(Self { child, addr, ready, dir, port, file: setup.file })
+        Ok(Self {
+            child,
+            addr,
+            ready,
+            dir,
+            port,
+            file: setup.file,
+        })
     }
 
     pub fn dir(&self) -> &Path {
@@ -220,7 +249,10 @@ impl Sidecar {
     }
 
     pub async fn wait(&mut self) -> ExitStatus {
-        timeout(PATIENCE, self.child.wait()).await.expect("the sidecar ends").unwrap()
+        timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("the sidecar ends")
+            .unwrap()
     }
 
     /// Puts a new `egress` section in force, or another text in place of the file.
@@ -237,7 +269,10 @@ impl Sidecar {
     pub async fn reload(&self, expected: &str) {
         let before = self.stderr().matches(expected).count();
         self.signal(rustix::process::Signal::HUP);
-        until(expected, || self.stderr().matches(expected).count() > before).await;
+        until(expected, || {
+            self.stderr().matches(expected).count() > before
+        })
+        .await;
     }
 
     pub fn stderr(&self) -> String {
@@ -252,12 +287,20 @@ impl Sidecar {
     pub fn audit(&self) -> Vec<Value> {
         let text = self.audit_text();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect()
     }
 
     /// The records of one event, once there is one.
     pub async fn event(&self, event: &str) -> Vec<Value> {
-        let of = || -> Vec<Value> { self.audit().into_iter().filter(|record| record["event"] == event).collect() };
+        let of = || -> Vec<Value> {
+            self.audit()
+                .into_iter()
+                .filter(|record| record["event"] == event)
+                .collect()
+        };
         until(&format!("{event} in the audit"), || !of().is_empty()).await;
         of()
     }
@@ -280,7 +323,12 @@ impl Sidecar {
     }
 
     /// TLS inside a tunnel, trusting the sidecar's own authority and nothing else.
-    pub async fn tls(&self, authority: &str, sni: &str, alpn: &[&[u8]]) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn tls(
+        &self,
+        authority: &str,
+        sni: &str,
+        alpn: &[&[u8]],
+    ) -> io::Result<TlsStream<TcpStream>> {
         let (answer, wire) = self.tunnel(authority).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         self.handshake(wire.io, sni, alpn).await
@@ -294,12 +342,16 @@ impl Sidecar {
     ) -> io::Result<TlsStream<S>> {
         let connector = TlsConnector::from(self.client_config(alpn, true));
         let name = ServerName::try_from(sni.to_owned()).unwrap();
-        timeout(PATIENCE, connector.connect(name, io)).await.expect("a handshake in time")
+        timeout(PATIENCE, connector.connect(name, io))
+            .await
+            .expect("a handshake in time")
     }
 
     pub fn client_config(&self, alpn: &[&[u8]], sni: bool) -> Arc<rustls::ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.ca()).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_file(self.ca()).unwrap())
+            .unwrap();
         let mut config = rustls::ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -316,13 +368,18 @@ impl Sidecar {
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (sender, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
-        H2Client { sender, authority: authority.to_owned() }
+        H2Client {
+            sender,
+            authority: authority.to_owned(),
+        }
     }
 }
 
 pub fn connect_head(authority: &str) -> String {
     let credentials = BASE64_STANDARD.encode(format!("{USER}:{PASSWORD}"));
-    format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\nProxy-Authorization: Basic {credentials}\r\n\r\n")
+    format!(
+        "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\nProxy-Authorization: Basic {credentials}\r\n\r\n"
+    )
 }
 
 pub fn write_file(dir: &Path, pki: &Pki, port: u16, setup: &Setup) -> PathBuf {
@@ -337,7 +394,11 @@ pub fn write_file(dir: &Path, pki: &Pki, port: u16, setup: &Setup) -> PathBuf {
     };
     default(&mut file, "audit", json!(dir.join("audit.jsonl")));
     let hosts = json!({NAME: "127.0.0.1", "other.test": "127.0.0.1", "a.wild.test": "127.0.0.1"});
-    default(&mut file, "upstream", json!({"ca_files": [roots], "hosts": hosts}));
+    default(
+        &mut file,
+        "upstream",
+        json!({"ca_files": [roots], "hosts": hosts}),
+    );
     write_config(dir, &file)
 }
 
@@ -381,7 +442,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -390,7 +454,8 @@ impl Answer {
 
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     pub fn verdict(&self) -> Option<&str> {
@@ -412,7 +477,10 @@ pub struct Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub fn new(io: S) -> Self {
-        Self { io, buf: Vec::new() }
+        Self {
+            io,
+            buf: Vec::new(),
+        }
     }
 
     /// A peer that went away shows in what it answered.
@@ -426,7 +494,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     async fn more(&mut self) -> bool {
-        let read = timeout(PATIENCE, self.io.read_buf(&mut self.buf)).await.expect("the sidecar answers or closes");
+        let read = timeout(PATIENCE, self.io.read_buf(&mut self.buf))
+            .await
+            .expect("the sidecar answers or closes");
         matches!(read, Ok(1..))
     }
 
@@ -464,7 +534,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if line.is_empty() {
                 return Some(fields);
             }
-            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("no field: {line:?}"));
+            let (name, value) = line
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("no field: {line:?}"));
             fields.push((name.to_owned(), value.to_owned()));
         }
     }
@@ -479,7 +551,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let reason = parts.next().unwrap_or_default().to_owned();
             let headers = self.fields().await?;
             if status >= 200 {
-                return Some(Answer { status, reason, headers, ..Answer::default() });
+                return Some(Answer {
+                    status,
+                    reason,
+                    headers,
+                    ..Answer::default()
+                });
             }
         }
     }
@@ -496,7 +573,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         if answer.header("transfer-encoding").is_some() {
             loop {
-                let Some(size) = self.line().await else { return Some(answer) };
+                let Some(size) = self.line().await else {
+                    return Some(answer);
+                };
                 let size = usize::from_str_radix(&size, 16).unwrap();
                 if size == 0 {
                     answer.whole = match self.fields().await {
@@ -508,11 +587,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     };
                     return Some(answer);
                 }
-                let Some(data) = self.take(size + 2).await else { return Some(answer) };
+                let Some(data) = self.take(size + 2).await else {
+                    return Some(answer);
+                };
                 answer.body.extend_from_slice(&data[..size]);
             }
         }
-        if let Some(length) = answer.header("content-length").map(|text| text.parse::<usize>().unwrap()) {
+        if let Some(length) = answer
+            .header("content-length")
+            .map(|text| text.parse::<usize>().unwrap())
+        {
             match self.take(length).await {
                 Some(body) => {
                     answer.body = body;
@@ -531,7 +615,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     async fn connect_answer(&mut self) -> Answer {
         let start = self.line().await.expect("an answer to CONNECT");
         let mut parts = start.splitn(3, ' ');
-        let (_, status, reason) = (parts.next(), parts.next().unwrap(), parts.next().unwrap_or_default());
+        let (_, status, reason) = (
+            parts.next(),
+            parts.next().unwrap(),
+            parts.next().unwrap_or_default(),
+        );
         let mut answer = Answer {
             status: status.parse().unwrap(),
             reason: reason.to_owned(),
@@ -555,7 +643,9 @@ pub struct H2Client {
 
 impl H2Client {
     pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
-        Request::builder().method(method).uri(format!("https://{}{path}", self.authority))
+        Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", self.authority))
     }
 
     pub async fn get(&mut self, path: &str) -> Answer {
@@ -582,7 +672,11 @@ impl H2Client {
                     let mut rest = Bytes::copy_from_slice(piece);
                     while !rest.is_empty() {
                         stream.reserve_capacity(rest.len());
-                        let Some(Ok(granted)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { return };
+                        let Some(Ok(granted)) =
+                            std::future::poll_fn(|cx| stream.poll_capacity(cx)).await
+                        else {
+                            return;
+                        };
                         let now = rest.split_to(granted.min(rest.len()));
                         if stream.send_data(now, false).is_err() {
                             return;
@@ -599,11 +693,19 @@ impl H2Client {
                 let (parts, mut body) = response.into_parts();
                 let fields = |map: &HeaderMap| -> Vec<(String, String)> {
                     map.iter()
-                        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+                        .map(|(name, value)| {
+                            (
+                                name.to_string(),
+                                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+                            )
+                        })
                         .collect()
                 };
-                let mut answer =
-                    Answer { status: parts.status.as_u16(), headers: fields(&parts.headers), ..Answer::default() };
+                let mut answer = Answer {
+                    status: parts.status.as_u16(),
+                    headers: fields(&parts.headers),
+                    ..Answer::default()
+                };
                 while let Some(data) = body.data().await {
                     let Ok(data) = data else { return Ok(answer) };
                     let _ended = body.flow_control().release_capacity(data.len());
@@ -624,7 +726,14 @@ impl H2Client {
 
 /// Runs a program to its end; stdout as it is, stderr for the failure.
 pub async fn run(command: &mut Command) -> (ExitStatus, Vec<u8>, String) {
-    let output = timeout(PATIENCE * 2, command.stdin(Stdio::null()).kill_on_drop(true).output());
+    let output = timeout(
+        PATIENCE * 2,
+        command.stdin(Stdio::null()).kill_on_drop(true).output(),
+    );
     let output = output.await.expect("the program ends").unwrap();
-    (output.status, output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+    (
+        output.status,
+        output.stdout,
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }

@@ -3,7 +3,12 @@
 //! One binary for all of them, so that there is one link; a module for each promise. A test says what the origin
 //! received, what the agent read and what the audit log holds, and nothing about how it came about.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 mod bypass;
 mod clients;

@@ -22,7 +22,11 @@ pub struct Case {
 
 impl Case {
     pub fn method(&self) -> &str {
-        if self.raw.starts_with(b"HEAD ") { "HEAD" } else { "GET" }
+        if self.raw.starts_with(b"HEAD ") {
+            "HEAD"
+        } else {
+            "GET"
+        }
     }
 }
 
@@ -192,10 +196,31 @@ const BAD_CHUNKS: [&[u8]; 33] = [
 pub fn cases() -> Vec<Case> {
     const TAIL: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: HOST\r\n\r\n";
     let mut cases = Vec::new();
-    let mut refused = |raw: Vec<u8>| cases.push(Case { raw, expected: None });
+    let mut refused = |raw: Vec<u8>| {
+        cases.push(Case {
+            raw,
+            expected: None,
+        })
+    };
     for field in BAD_FIELDS {
-        refused([b"POST / HTTP/1.1\r\nHost: HOST\r\n", field, b"\r\n\r\n0\r\n\r\n", TAIL].concat());
-        refused([b"GET / HTTP/1.1\r\n", field, b"\r\nHost: HOST\r\n\r\n5\r\nhello\r\n0\r\n\r\n", TAIL].concat());
+        refused(
+            [
+                b"POST / HTTP/1.1\r\nHost: HOST\r\n",
+                field,
+                b"\r\n\r\n0\r\n\r\n",
+                TAIL,
+            ]
+            .concat(),
+        );
+        refused(
+            [
+                b"GET / HTTP/1.1\r\n",
+                field,
+                b"\r\nHost: HOST\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+                TAIL,
+            ]
+            .concat(),
+        );
     }
     for start in BAD_STARTS {
         refused([start, b"\r\nHost: HOST\r\n\r\n", TAIL].concat());
@@ -204,48 +229,206 @@ pub fn cases() -> Vec<Case> {
         refused([b"GET / HTTP/1.1\r\n", host, b"\r\n\r\n", TAIL].concat());
     }
     for chunks in BAD_CHUNKS {
-        refused([b"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n", chunks].concat());
+        refused(
+            [
+                b"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n",
+                chunks,
+            ]
+            .concat(),
+        );
     }
-    refused([b"GET / HTTP/1.0\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", TAIL].concat());
+    refused(
+        [
+            b"GET / HTTP/1.0\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            TAIL,
+        ]
+        .concat(),
+    );
     refused([b"GET / HTTP/1.1\nHost: HOST\n\n", TAIL].concat());
     // Understood and refused: what is pipelined behind them is a request of its own.
     refused(b"TRACE / HTTP/1.1\r\nHost: HOST\r\n\r\n".to_vec());
     refused(b"trAck / HTTP/1.1\r\nHost: HOST\r\n\r\n".to_vec());
-    refused([b"TRACE / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 9\r\n\r\n", TAIL].concat());
+    refused(
+        [
+            b"TRACE / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 9\r\n\r\n",
+            TAIL,
+        ]
+        .concat(),
+    );
     refused(b"GET / HTTP/1.1\r\nHost: HOST\r\n".to_vec());
-    refused([b"GET / HTTP/1.1\r\nHost: HOST\r\n".as_slice(), &b"a: b\r\n".repeat(120), b"\r\n", TAIL].concat());
-    refused([b"GET / HTTP/1.1\r\nHost: HOST\r\nX: ".as_slice(), &b"a".repeat(70_000), b"\r\n\r\n", TAIL].concat());
-    refused([b"GET /".as_slice(), &b"a".repeat(70_000), b" HTTP/1.1\r\nHost: HOST\r\n\r\n", TAIL].concat());
+    refused(
+        [
+            b"GET / HTTP/1.1\r\nHost: HOST\r\n".as_slice(),
+            &b"a: b\r\n".repeat(120),
+            b"\r\n",
+            TAIL,
+        ]
+        .concat(),
+    );
+    refused(
+        [
+            b"GET / HTTP/1.1\r\nHost: HOST\r\nX: ".as_slice(),
+            &b"a".repeat(70_000),
+            b"\r\n\r\n",
+            TAIL,
+        ]
+        .concat(),
+    );
+    refused(
+        [
+            b"GET /".as_slice(),
+            &b"a".repeat(70_000),
+            b" HTTP/1.1\r\nHost: HOST\r\n\r\n",
+            TAIL,
+        ]
+        .concat(),
+    );
     refused(b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 10\r\n\r\nshort".to_vec());
     refused([b"POST / HTTP/1.1\r\nHost: HOST\r\nExpect: 100-continue, x\r\nContent-Length: 1\r\n\r\na", TAIL].concat());
 
     let mut sent = |raw: &[u8], method, path, body, headers| {
-        cases.push(Case { raw: raw.to_vec(), expected: Some(Expected { method, path, body, headers }) });
+        cases.push(Case {
+            raw: raw.to_vec(),
+            expected: Some(Expected {
+                method,
+                path,
+                body,
+                headers,
+            }),
+        });
     };
-    sent(b"GET / HTTP/1.1\r\nHost: HOST\r\n\r\n", "GET", "/", b"", &[]);
-    sent(b"GET /a%20b/..%2f?x=%00&y HTTP/1.1\r\nHost: HOST\r\n\r\n", "GET", "/a%20b/..%2f?x=%00&y", b"", &[]);
-    sent(b"GET //two/./../x;p HTTP/1.1\r\nHost: HOST\r\n\r\n", "GET", "//two/./../x;p", b"", &[]);
-    sent(b"GET / HTTP/1.1\r\nhOST:HOST\r\nX-A:1\r\nx-a:\t 2 \t\r\n\r\n", "GET", "/", b"", &[("x-a", "1"), ("x-a", "2")]);
-    sent(b"HEAD /h HTTP/1.1\r\nHost: HOST\r\n\r\n", "HEAD", "/h", b"", &[]);
-    sent(b"DELETE / HTTP/1.1\r\nHost: HOST\r\n\r\n", "DELETE", "/", b"", &[]);
-    sent(b"PURGE / HTTP/1.1\r\nHost: HOST\r\n\r\n", "PURGE", "/", b"", &[]);
-    sent(b"get / HTTP/1.1\r\nHost: HOST\r\n\r\n", "get", "/", b"", &[]);
-    sent(b"OPTIONS /o HTTP/1.1\r\nHost: HOST\r\n\r\n", "OPTIONS", "/o", b"", &[]);
-    sent(b"GET / HTTP/1.0\r\nHost: HOST\r\n\r\n", "GET", "/", b"", &[]);
+    sent(
+        b"GET / HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "GET",
+        "/",
+        b"",
+        &[],
+    );
+    sent(
+        b"GET /a%20b/..%2f?x=%00&y HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "GET",
+        "/a%20b/..%2f?x=%00&y",
+        b"",
+        &[],
+    );
+    sent(
+        b"GET //two/./../x;p HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "GET",
+        "//two/./../x;p",
+        b"",
+        &[],
+    );
+    sent(
+        b"GET / HTTP/1.1\r\nhOST:HOST\r\nX-A:1\r\nx-a:\t 2 \t\r\n\r\n",
+        "GET",
+        "/",
+        b"",
+        &[("x-a", "1"), ("x-a", "2")],
+    );
+    sent(
+        b"HEAD /h HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "HEAD",
+        "/h",
+        b"",
+        &[],
+    );
+    sent(
+        b"DELETE / HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "DELETE",
+        "/",
+        b"",
+        &[],
+    );
+    sent(
+        b"PURGE / HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "PURGE",
+        "/",
+        b"",
+        &[],
+    );
+    sent(
+        b"get / HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "get",
+        "/",
+        b"",
+        &[],
+    );
+    sent(
+        b"OPTIONS /o HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "OPTIONS",
+        "/o",
+        b"",
+        &[],
+    );
+    sent(
+        b"GET / HTTP/1.0\r\nHost: HOST\r\n\r\n",
+        "GET",
+        "/",
+        b"",
+        &[],
+    );
     sent(b"GET / HTTP/1.0\r\n\r\n", "GET", "/", b"", &[]);
-    sent(b"POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc", "POST", "/", b"abc", &[]);
-    sent(b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\n", "POST", "/", b"", &[]);
-    sent(b"POST / HTTP/1.1\r\nHost: HOST\r\n\r\n", "POST", "/", b"", &[]);
-    sent(b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 005\r\n\r\nhello", "POST", "/", b"hello", &[("content-length", "5")]);
-    sent(b"GET /b HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\n\r\nhello", "GET", "/b", b"hello", &[]);
-    sent(b"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "POST", "/", b"", &[]);
+    sent(
+        b"POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc",
+        "POST",
+        "/",
+        b"abc",
+        &[],
+    );
+    sent(
+        b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\n",
+        "POST",
+        "/",
+        b"",
+        &[],
+    );
+    sent(
+        b"POST / HTTP/1.1\r\nHost: HOST\r\n\r\n",
+        "POST",
+        "/",
+        b"",
+        &[],
+    );
+    sent(
+        b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 005\r\n\r\nhello",
+        "POST",
+        "/",
+        b"hello",
+        &[("content-length", "5")],
+    );
+    sent(
+        b"GET /b HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\n\r\nhello",
+        "GET",
+        "/b",
+        b"hello",
+        &[],
+    );
+    sent(
+        b"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST",
+        "/",
+        b"",
+        &[],
+    );
     sent(b"POST / HTTP/1.1\r\nHost: HOST\r\ntransfer-encoding:\tCHUNKED \r\n\r\n5\r\nhello\r\n0\r\n\r\n", "POST", "/", b"hello", &[]);
     sent(b"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n005;a=b\r\nhello\r\n1;c=\"d\"\r\n!\r\n000;e\r\n\r\n", "POST", "/", b"hello!", &[]);
     sent(b"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n", "POST", "/", b"01234567890123456789", &[]);
     // A body that looks like a request is a body.
     sent(b"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 38\r\n\r\nGET /inner HTTP/1.1\r\nHost: a.test\r\nX: \r\n", "POST", "/", b"GET /inner HTTP/1.1\r\nHost: a.test\r\nX: \r\n".split_at(38).0, &[]);
     sent(b"GET / HTTP/1.1\r\nHost: HOST\r\nConnection: x-gone, close\r\nX-Gone: 1\r\nX-Kept: 2\r\n\r\n", "GET", "/", b"", &[("x-kept", "2")]);
-    sent(b"GET / HTTP/1.1\r\nHost: HOST\r\nX-Obs: caf\xe9\r\n\r\n", "GET", "/", b"", &[]);
-    sent(b"GET / HTTP/1.1\r\nHost: HOST\r\nX-Empty:\r\n\r\n", "GET", "/", b"", &[("x-empty", "")]);
+    sent(
+        b"GET / HTTP/1.1\r\nHost: HOST\r\nX-Obs: caf\xe9\r\n\r\n",
+        "GET",
+        "/",
+        b"",
+        &[],
+    );
+    sent(
+        b"GET / HTTP/1.1\r\nHost: HOST\r\nX-Empty:\r\n\r\n",
+        "GET",
+        "/",
+        b"",
+        &[("x-empty", "")],
+    );
     cases
 }

@@ -20,9 +20,21 @@ async fn no_leaf_for_an_origin_that_fails_verification() {
         let origin = Origin::start(&pki, &[NAME], OriginOptions::bad(bad)).await;
         let sidecar = Sidecar::start(&pki, origin.port(), Setup::new(&routes(&[route()]))).await;
         let (answer, _) = sidecar.tunnel(&format!("{NAME}:{}", origin.port())).await;
-        assert_eq!((answer.status, answer.verdict()), (502, Some("error")), "{bad:?}");
-        assert!(answer.code().starts_with("upstream-tls-"), "{bad:?}: {}", answer.text());
-        assert!(answer.reason.contains("TLS was not accepted"), "{bad:?}: {}", answer.reason);
+        assert_eq!(
+            (answer.status, answer.verdict()),
+            (502, Some("error")),
+            "{bad:?}"
+        );
+        assert!(
+            answer.code().starts_with("upstream-tls-"),
+            "{bad:?}: {}",
+            answer.text()
+        );
+        assert!(
+            answer.reason.contains("TLS was not accepted"),
+            "{bad:?}: {}",
+            answer.reason
+        );
         let event = answer.json()["event"].as_str().unwrap().to_owned();
         assert_eq!(sidecar.event(&event).await[0]["code"], answer.code());
         codes.insert(answer.code());
@@ -46,16 +58,31 @@ async fn origins_that_cannot_be_reached() {
         ("no-such-name.invalid:443".into(), "upstream-resolve"),
     ] {
         let (answer, _) = world.sidecar.tunnel(&authority).await;
-        assert_eq!((answer.status, answer.code().as_str()), (502, code), "{authority}");
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (502, code),
+            "{authority}"
+        );
     }
     assert_eq!(world.origin.connections(), 0);
     // Something that does not speak TLS at all.
     let pki = Pki::new();
-    let plain = RawOrigin::start(None, Script::new([Step::WaitForBytes(1), Step::Send(b"220 mail ready\r\n".to_vec())])).await;
+    let plain = RawOrigin::start(
+        None,
+        Script::new([
+            Step::WaitForBytes(1),
+            Step::Send(b"220 mail ready\r\n".to_vec()),
+        ]),
+    )
+    .await;
     let sidecar = Sidecar::start(&pki, plain.port(), Setup::new(&routes(&[route()]))).await;
     let (answer, _) = sidecar.tunnel(&format!("{NAME}:{}", plain.port())).await;
     assert_eq!(answer.status, 502);
-    assert!(answer.code().starts_with("upstream-tls"), "{}", answer.code());
+    assert!(
+        answer.code().starts_with("upstream-tls"),
+        "{}",
+        answer.code()
+    );
 }
 
 async fn scripted(script: Script) -> (RawOrigin, Sidecar) {
@@ -68,9 +95,13 @@ async fn scripted(script: Script) -> (RawOrigin, Sidecar) {
 async fn ask(sidecar: &Sidecar, origin: &RawOrigin, method: &str) -> (Option<Answer>, Vec<u8>) {
     let authority = format!("{NAME}:{}", origin.port());
     let mut wire = Wire::new(sidecar.tls(&authority, NAME, H1).await.unwrap());
-    wire.send(format!("{method} / HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes()).await;
+    wire.send(format!("{method} / HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes())
+        .await;
     let answer = wire.answer_to(method).await;
-    let rest = if answer.as_ref().is_some_and(|answer| answer.whole && answer.header("connection").is_none()) {
+    let rest = if answer
+        .as_ref()
+        .is_some_and(|answer| answer.whole && answer.header("connection").is_none())
+    {
         Vec::new()
     } else {
         wire.rest().await
@@ -101,7 +132,12 @@ async fn a_malformed_response_is_not_passed_on() {
         let answer = answer.unwrap_or_else(|| panic!("{what}: no answer"));
         assert_eq!((answer.status, answer.verdict()), (502, Some("error")), "{what}: {answer:?}");
     }
-    let huge = [b"HTTP/1.1 200 OK\r\nX: ".as_slice(), &b"a".repeat(80_000), b"\r\n\r\n"].concat();
+    let huge = [
+        b"HTTP/1.1 200 OK\r\nX: ".as_slice(),
+        &b"a".repeat(80_000),
+        b"\r\n\r\n",
+    ]
+    .concat();
     let (origin, sidecar) = scripted(Script::answer(huge)).await;
     assert_eq!(ask(&sidecar, &origin, "GET").await.0.unwrap().status, 502);
 }
@@ -178,7 +214,8 @@ async fn an_idle_connection_that_the_origin_closed() {
     let authority = format!("{NAME}:{}", origin.port());
     let mut wire = Wire::new(sidecar.tls(&authority, NAME, H1).await.unwrap());
     for _ in 0..5 {
-        wire.send(format!("GET / HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes()).await;
+        wire.send(format!("GET / HTTP/1.1\r\nHost: {authority}\r\n\r\n").as_bytes())
+            .await;
         assert_eq!(wire.answer().await.unwrap().status, 200);
     }
     // Closed in answer to the second request: repeated where that does no harm, and only there.
@@ -188,15 +225,34 @@ async fn an_idle_connection_that_the_origin_closed() {
         Step::WaitFor(b"second HTTP/1.1".to_vec()),
         Step::Abort,
     ]);
-    for (method, statuses) in [("GET", [200, 200]), ("PUT", [200, 200]), ("POST", [200, 502]), ("PATCH", [200, 502])] {
+    for (method, statuses) in [
+        ("GET", [200, 200]),
+        ("PUT", [200, 200]),
+        ("POST", [200, 502]),
+        ("PATCH", [200, 502]),
+    ] {
         let (origin, sidecar) = scripted(script.clone()).await;
         let authority = format!("{NAME}:{}", origin.port());
         let mut wire = Wire::new(sidecar.tls(&authority, NAME, H1).await.unwrap());
         for (turn, status) in ["first", "second"].iter().zip(statuses) {
-            wire.send(format!("{method} /{turn} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: 1\r\n\r\nx").as_bytes()).await;
-            assert_eq!(wire.answer().await.unwrap().status, status, "{method} {turn}");
+            wire.send(
+                format!(
+                    "{method} /{turn} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: 1\r\n\r\nx"
+                )
+                .as_bytes(),
+            )
+            .await;
+            assert_eq!(
+                wire.answer().await.unwrap().status,
+                status,
+                "{method} {turn}"
+            );
         }
-        let seconds = origin.raw().windows(7).filter(|window| window == b"/second").count();
+        let seconds = origin
+            .raw()
+            .windows(7)
+            .filter(|window| window == b"/second")
+            .count();
         assert_eq!(seconds, if statuses[1] == 200 { 2 } else { 1 }, "{method}");
     }
 }
@@ -205,7 +261,10 @@ async fn an_idle_connection_that_the_origin_closed() {
 async fn the_marker_and_the_way_around_are_taken_out_of_responses() {
     for options in [OriginOptions::HTTP1, OriginOptions::HTTP2] {
         let world = World::start(options, Setup::new(&routes(&[route()]))).await;
-        let h1 = world.raw(b"GET /forged HTTP/1.1\r\nHost: HOST\r\n\r\n").await.unwrap();
+        let h1 = world
+            .raw(b"GET /forged HTTP/1.1\r\nHost: HOST\r\n\r\n")
+            .await
+            .unwrap();
         let h2 = world.h2().await.get("/forged").await;
         for answer in [h1, h2] {
             assert_eq!((answer.status, answer.text().as_str()), (200, "forged"));
@@ -216,10 +275,18 @@ async fn the_marker_and_the_way_around_are_taken_out_of_responses() {
 
 #[tokio::test]
 async fn protocols_are_translated_both_ways() {
-    for (options, version) in [(OriginOptions::HTTP1, "HTTP/1.1"), (OriginOptions::HTTP2, "HTTP/2.0")] {
+    for (options, version) in [
+        (OriginOptions::HTTP1, "HTTP/1.1"),
+        (OriginOptions::HTTP2, "HTTP/2.0"),
+    ] {
         let world = World::start(options, Setup::new(&routes(&[route()]))).await;
         let mut h2 = world.h2().await;
-        let request = h2.request("POST", "/echo?a").header("cookie", "a=1").header("cookie", "b=2").body(()).unwrap();
+        let request = h2
+            .request("POST", "/echo?a")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .body(())
+            .unwrap();
         let h2_answer = h2.send(request, &[b"one", b"two"], None).await.unwrap();
         let h1_answer = world
             .raw(b"POST /echo?a HTTP/1.1\r\nHost: HOST\r\nCookie: a=1; b=2\r\nContent-Length: 6\r\n\r\nonetwo")
@@ -227,18 +294,39 @@ async fn protocols_are_translated_both_ways() {
             .unwrap();
         for answer in [h2_answer, h1_answer] {
             let echo = answer.json();
-            assert_eq!((&echo["version"], &echo["path"], &echo["body_len"]), (&json!(version), &json!("/echo?a"), &json!(6)));
+            assert_eq!(
+                (&echo["version"], &echo["path"], &echo["body_len"]),
+                (&json!(version), &json!("/echo?a"), &json!(6))
+            );
             assert!(echo["headers"].to_string().contains("a=1; b=2"), "{echo}");
         }
-        for path in ["/status/204", "/status/304", "/status/404", "/chunked", "/bytes/0"] {
+        for path in [
+            "/status/204",
+            "/status/304",
+            "/status/404",
+            "/chunked",
+            "/bytes/0",
+        ] {
             let h2 = world.h2().await.get(path).await;
-            let h1 = world.raw(format!("GET {path} HTTP/1.1\r\nHost: HOST\r\n\r\n").as_bytes()).await.unwrap();
-            assert_eq!((h1.status, &h1.body, h1.whole), (h2.status, &h2.body, h2.whole), "{path}");
+            let h1 = world
+                .raw(format!("GET {path} HTTP/1.1\r\nHost: HOST\r\n\r\n").as_bytes())
+                .await
+                .unwrap();
+            assert_eq!(
+                (h1.status, &h1.body, h1.whole),
+                (h2.status, &h2.body, h2.whole),
+                "{path}"
+            );
         }
         let mut h1 = world.h1().await;
-        h1.send(&world.fill(b"HEAD /bytes/9 HTTP/1.1\r\nHost: HOST\r\n\r\n")).await;
-        assert_eq!(h1.answer_to("HEAD").await.unwrap().header("content-length"), Some("9"));
-        h1.send(&world.fill(b"GET /bytes/2 HTTP/1.1\r\nHost: HOST\r\n\r\n")).await;
+        h1.send(&world.fill(b"HEAD /bytes/9 HTTP/1.1\r\nHost: HOST\r\n\r\n"))
+            .await;
+        assert_eq!(
+            h1.answer_to("HEAD").await.unwrap().header("content-length"),
+            Some("9")
+        );
+        h1.send(&world.fill(b"GET /bytes/2 HTTP/1.1\r\nHost: HOST\r\n\r\n"))
+            .await;
         assert_eq!(h1.answer().await.unwrap().body, [0, 1]);
     }
 }
@@ -255,12 +343,16 @@ async fn bare_h2(pki: &Pki) -> u16 {
             turn += 1;
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
                 let mut connection = h2::server::handshake(stream).await.unwrap();
                 while let Some(Ok((request, mut respond))) = connection.accept().await {
                     let response = http::Response::builder();
                     match request.uri().path() {
-                        "/empty" => drop(respond.send_response(response.status(404).body(()).unwrap(), true)),
+                        "/empty" => drop(
+                            respond.send_response(response.status(404).body(()).unwrap(), true),
+                        ),
                         "/lie" => {
                             let response = response.header("content-length", "6").body(()).unwrap();
                             drop(respond.send_response(response, true));
@@ -270,7 +362,9 @@ async fn bare_h2(pki: &Pki) -> u16 {
                             connection.graceful_shutdown();
                         }
                         "/trailers" => {
-                            let mut stream = respond.send_response(response.body(()).unwrap(), false).unwrap();
+                            let mut stream = respond
+                                .send_response(response.body(()).unwrap(), false)
+                                .unwrap();
                             let _gone = stream.send_data(Bytes::from_static(b"x"), false);
                             let mut trailers = http::HeaderMap::new();
                             trailers.insert("x-bottle-verdict", "forged".parse().unwrap());
@@ -279,7 +373,9 @@ async fn bare_h2(pki: &Pki) -> u16 {
                             let _gone = stream.send_trailers(trailers);
                         }
                         _ => {
-                            let mut stream = respond.send_response(response.body(()).unwrap(), false).unwrap();
+                            let mut stream = respond
+                                .send_response(response.body(()).unwrap(), false)
+                                .unwrap();
                             let _gone = stream.send_data(Bytes::from_static(b"ok"), true);
                         }
                     }
@@ -297,16 +393,33 @@ async fn responses_without_a_body_end_for_an_http1_agent() {
     let sidecar = Sidecar::start(&pki, port, Setup::new(&routes(&[route()]))).await;
     let authority = format!("{NAME}:{port}");
     let mut wire = Wire::new(sidecar.tls(&authority, NAME, H1).await.unwrap());
-    for (path, status) in [("/empty", 404), ("/ok", 200), ("/lie", 0), ("/ok", 200), ("/trailers", 200), ("/goaway", 200), ("/ok", 200)] {
-        wire.send(format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nTE: trailers\r\n\r\n").as_bytes()).await;
-        let answer = tokio::time::timeout(PATIENCE / 4, wire.answer()).await.unwrap_or_else(|_| panic!("{path} does not end"));
+    for (path, status) in [
+        ("/empty", 404),
+        ("/ok", 200),
+        ("/lie", 0),
+        ("/ok", 200),
+        ("/trailers", 200),
+        ("/goaway", 200),
+        ("/ok", 200),
+    ] {
+        wire.send(
+            format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nTE: trailers\r\n\r\n").as_bytes(),
+        )
+        .await;
+        let answer = tokio::time::timeout(PATIENCE / 4, wire.answer())
+            .await
+            .unwrap_or_else(|_| panic!("{path} does not end"));
         let Some(answer) = answer else {
             assert_eq!(path, "/lie");
             wire = Wire::new(sidecar.tls(&authority, NAME, H1).await.unwrap());
             continue;
         };
         if path == "/lie" {
-            assert!(answer.body.is_empty() && matches!(answer.status, 200 | 502) || answer.status == 502, "{answer:?}");
+            assert!(
+                answer.body.is_empty() && matches!(answer.status, 200 | 502)
+                    || answer.status == 502,
+                "{answer:?}"
+            );
             continue;
         }
         assert_eq!(answer.status, status, "{path}");
