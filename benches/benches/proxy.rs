@@ -29,7 +29,11 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     if std::env::args_os().nth(1) == Some(SIDECAR.into()) {
-        return proxy::cli::main(std::iter::once(name).chain(arguments.skip(1)).collect::<Vec<OsString>>());
+        return proxy::cli::main(
+            std::iter::once(name)
+                .chain(arguments.skip(1))
+                .collect::<Vec<OsString>>(),
+        );
     }
     let mut criterion = Criterion::default()
         .sample_size(10)
@@ -44,15 +48,26 @@ fn main() -> ExitCode {
 fn bench(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let pki = Pki::new();
-    let options = OriginOptions { record: false, ..OriginOptions::HTTP1 };
+    let options = OriginOptions {
+        record: false,
+        ..OriginOptions::HTTP1
+    };
     let origin = runtime.block_on(Origin::start(&pki, &["origin.test"], options));
     let dir = tempfile::tempdir().expect("a directory");
     let sidecar = Sidecar::start(dir.path(), &pki, origin.port());
-    let lab = Lab { address: sidecar.address, port: origin.port(), ca: sidecar.client(dir.path()) };
+    let lab = Lab {
+        address: sidecar.address,
+        port: origin.port(),
+        ca: sidecar.client(dir.path()),
+    };
 
     let refused = runtime.block_on(async {
         let mut tunnel = lab.tunnel().await;
-        request(&mut tunnel, &post(&[b"{\"x\":\"".as_slice(), SECRET.as_bytes(), b"\"}"].concat())).await
+        request(
+            &mut tunnel,
+            &post(&[b"{\"x\":\"".as_slice(), SECRET.as_bytes(), b"\"}"].concat()),
+        )
+        .await
     });
     assert_eq!(refused, 403, "a request with a secret must be refused");
 
@@ -60,9 +75,13 @@ fn bench(criterion: &mut Criterion) {
     for size in [1 << 10, 64 << 10, 1 << 20, 16 << 20] {
         let message = Arc::new(post(&body(size)));
         group.throughput(Throughput::Bytes(size as u64));
-        group.bench_with_input(BenchmarkId::new("post", size), &message, |bencher, message| {
-            bencher.iter_custom(|count| runtime.block_on(lab.run(count, message)));
-        });
+        group.bench_with_input(
+            BenchmarkId::new("post", size),
+            &message,
+            |bencher, message| {
+                bencher.iter_custom(|count| runtime.block_on(lab.run(count, message)));
+            },
+        );
     }
     group.finish();
     let mut group = criterion.benchmark_group("proxy/tunnel");
@@ -72,7 +91,10 @@ fn bench(criterion: &mut Criterion) {
                 let start = Instant::now();
                 for _ in 0..count {
                     let mut tunnel = lab.tunnel().await;
-                    assert_eq!(request(&mut tunnel, b"GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n").await, 200);
+                    assert_eq!(
+                        request(&mut tunnel, b"GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n").await,
+                        200
+                    );
                 }
                 start.elapsed()
             })
@@ -105,7 +127,10 @@ impl Lab {
     async fn tunnel(&self) -> TlsStream<TcpStream> {
         let mut stream = fixtures::client::connect(self.address).await;
         stream.set_nodelay(true).expect("nodelay");
-        let connect = format!("CONNECT origin.test:{0} HTTP/1.1\r\nHost: origin.test:{0}\r\n\r\n", self.port);
+        let connect = format!(
+            "CONNECT origin.test:{0} HTTP/1.1\r\nHost: origin.test:{0}\r\n\r\n",
+            self.port
+        );
         stream.write_all(connect.as_bytes()).await.expect("CONNECT");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -113,12 +138,17 @@ impl Lab {
         }
         assert!(head.starts_with(b"HTTP/1.1 200"), "{}", head.escape_ascii());
         let name = rustls::pki_types::ServerName::try_from("origin.test").expect("a name");
-        tokio_rustls::TlsConnector::from(Arc::clone(&self.ca)).connect(name, stream).await.expect("TLS")
+        tokio_rustls::TlsConnector::from(Arc::clone(&self.ca))
+            .connect(name, stream)
+            .await
+            .expect("TLS")
     }
 
     /// `count` requests over [`TUNNELS`] tunnels that are open already.
     async fn run(&self, count: u64, message: &Arc<Vec<u8>>) -> Duration {
-        let tunnels = TUNNELS.min(usize::try_from(count).unwrap_or(TUNNELS)).max(1);
+        let tunnels = TUNNELS
+            .min(usize::try_from(count).unwrap_or(TUNNELS))
+            .max(1);
         let mut open = Vec::new();
         for _ in 0..tunnels {
             open.push(self.tunnel().await);
@@ -129,7 +159,8 @@ impl Lab {
             .enumerate()
             .map(|(at, mut tunnel)| {
                 let message = Arc::clone(message);
-                let share = count / tunnels as u64 + u64::from((at as u64) < count % tunnels as u64);
+                let share =
+                    count / tunnels as u64 + u64::from((at as u64) < count % tunnels as u64);
                 tokio::spawn(async move {
                     for _ in 0..share {
                         assert_eq!(request(&mut tunnel, &message).await, 200);
@@ -154,7 +185,9 @@ async fn request(tunnel: &mut TlsStream<TcpStream>, message: &[u8]) -> u16 {
         let read = tunnel.read(&mut buffer).await.expect("a response");
         assert_ne!(read, 0, "the tunnel closed before its response was whole");
         response.extend_from_slice(&buffer[..read]);
-        let Some(end) = response.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let Some(end) = response.windows(4).position(|four| four == b"\r\n\r\n") else {
+            continue;
+        };
         let head = String::from_utf8_lossy(&response[..end]).to_ascii_lowercase();
         let length: usize = head
             .lines()
@@ -162,7 +195,11 @@ async fn request(tunnel: &mut TlsStream<TcpStream>, message: &[u8]) -> u16 {
             .map(|value| value.trim().parse().expect("a length"))
             .expect("a response with a length");
         if response.len() >= end + 4 + length {
-            return head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+            return head
+                .split(' ')
+                .nth(1)
+                .and_then(|code| code.parse().ok())
+                .expect("a status");
         }
     }
 }
@@ -192,16 +229,29 @@ impl Sidecar {
         let path = dir.join("sidecar.yaml");
         std::fs::write(&path, config).expect("a configuration");
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args([SIDECAR, "run", "--config"]).arg(&path).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args([SIDECAR, "run", "--config"])
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         command.env("EGRESS_TOKEN_BENCH", SECRET);
         for at in 1..4 {
-            command.env(format!("EGRESS_TOKEN_{at}"), format!("another-{at}-secret-of-the-bench")); // gitleaks:allow
+            command.env(
+                format!("EGRESS_TOKEN_{at}"),
+                format!("another-{at}-secret-of-the-bench"),
+            ); // gitleaks:allow
         }
         let mut child = command.spawn().expect("the sidecar");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("its ready line");
+        BufReader::new(child.stdout.take().expect("its output"))
+            .read_line(&mut line)
+            .expect("its ready line");
         let (_, rest) = line.split_once("\"listen\":[\"").expect("the listeners");
-        let address = rest.split('"').next().and_then(|text| text.parse().ok()).expect("an address");
+        let address = rest
+            .split('"')
+            .next()
+            .and_then(|text| text.parse().ok())
+            .expect("an address");
         Self { child, address }
     }
 
@@ -209,7 +259,9 @@ impl Sidecar {
         use rustls::pki_types::pem::PemObject;
         let pem = std::fs::read(dir.join("sidecar-ca.pem")).expect("the sidecar's certificate");
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).expect("PEM")).expect("a root");
+        roots
+            .add(rustls::pki_types::CertificateDer::from_pem_slice(&pem).expect("PEM"))
+            .expect("a root");
         let config = rustls::ClientConfig::builder_with_provider(fixtures::pki::provider())
             .with_safe_default_protocol_versions()
             .expect("versions")

@@ -43,7 +43,7 @@ impl Scanner {
     }
 
     /// The most bytes by which [`Stream::released`] can lag behind what was pushed: 80 KiB, and more
-    /// only when a known secret's longest encoding is longer than 16 KiB.
+    /// only when a known secret's longest encoding is longer than 8 KiB.
     pub fn look_behind(&self) -> usize {
         BLOCK + self.engines.look_ahead
     }

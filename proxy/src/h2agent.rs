@@ -18,7 +18,7 @@ use crate::limits;
 use crate::message::{BodyError, Frame, Headers, RequestHead, ResponseHead, Size};
 use crate::record::Entry;
 use crate::sidecar::Sidecar;
-use crate::upstream::lane::Pool;
+use crate::upstream::pool::Pool;
 use crate::verdict::{Cause, Refusal};
 
 pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(

@@ -26,7 +26,7 @@ use crate::record::Entry;
 use crate::settings::Listen;
 use crate::sidecar::Sidecar;
 use crate::tunnel;
-use crate::upstream::lane::Pool;
+use crate::upstream::pool::Pool;
 use crate::verdict::{Cause, Refusal};
 
 /// The host that is the sidecar itself.

@@ -19,7 +19,7 @@ use crate::net::Prefixed;
 use crate::record::Entry;
 use crate::sidecar::Sidecar;
 use crate::tls;
-use crate::upstream::lane::Pool;
+use crate::upstream::pool::Pool;
 use crate::verdict::{Cause, Refusal};
 
 /// Decides on a CONNECT and reaches its origin, before the agent is answered: what is answered with 200 has been

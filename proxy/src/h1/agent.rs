@@ -16,7 +16,7 @@ use crate::limits;
 use crate::message::{BodyError, Frame, Headers, ResponseHead, Size};
 use crate::record::Entry;
 use crate::sidecar::Sidecar;
-use crate::upstream::lane::Pool;
+use crate::upstream::pool::Pool;
 use crate::verdict::{Cause, Refusal};
 
 /// Responses up to this size wait for their first bytes, so that head and body are one write.

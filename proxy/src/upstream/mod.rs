@@ -3,3 +3,5 @@
 pub mod address;
 pub mod dial;
 pub mod lane;
+pub mod pool;
+pub mod response;
