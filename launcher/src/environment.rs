@@ -13,7 +13,8 @@ pub const CA_BUNDLE: &str = "/etc/bot-bottle/ca-bundle.pem";
 pub const CA_CERTIFICATE: &str = "/etc/bot-bottle/ca.pem";
 pub const AGENT_HOME: &str = "/home/agent";
 pub const AGENT_USER: &str = "agent";
-pub const PATH: &str = "/home/agent/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str =
+    "/home/agent/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const PROXY: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 const BUNDLE: [&str; 8] = [
@@ -30,9 +31,16 @@ const BUNDLE: [&str; 8] = [
 /// A name as shells take it.
 pub fn check_name(name: &str) -> Result<(), String> {
     let first = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
-    let fits = name.bytes().next().is_some_and(first) && name.bytes().all(|byte| first(byte) || byte.is_ascii_digit());
+    let fits = name.bytes().next().is_some_and(first)
+        && name
+            .bytes()
+            .all(|byte| first(byte) || byte.is_ascii_digit());
     // The value is not repeated: a token that was pasted here must not end up in a terminal's scrollback or a log.
-    if fits { Ok(()) } else { Err("is not the name of a variable (letters, digits and _)".into()) }
+    if fits {
+        Ok(())
+    } else {
+        Err("is not the name of a variable (letters, digits and _)".into())
+    }
 }
 
 /// Whether the launcher sets this variable itself, in either case.
@@ -41,7 +49,15 @@ pub fn is_ours(name: &str) -> bool {
     PROXY.contains(&upper.as_str())
         || upper == "NO_PROXY"
         || BUNDLE.contains(&name)
-        || ["NODE_USE_ENV_PROXY", "NODE_EXTRA_CA_CERTS", "UV_SYSTEM_CERTS", "HOME", "USER", "LOGNAME"].contains(&name)
+        || [
+            "NODE_USE_ENV_PROXY",
+            "NODE_EXTRA_CA_CERTS",
+            "UV_SYSTEM_CERTS",
+            "HOME",
+            "USER",
+            "LOGNAME",
+        ]
+        .contains(&name)
 }
 
 /// Proxy and certificate variables for every toolchain that we know.

@@ -41,9 +41,18 @@ mod tests {
 
     #[test]
     fn nothing_that_moves_a_terminal_is_left() {
-        assert_eq!(Escaped("a\x1b[2J\r\nb").to_string(), "a\\u{1b}[2J\\u{d}\\u{a}b");
-        assert_eq!(Escaped("a\u{202e}b\u{9b}c").to_string(), "a\\u{202e}b\\u{9b}c");
+        assert_eq!(
+            Escaped("a\x1b[2J\r\nb").to_string(),
+            "a\\u{1b}[2J\\u{d}\\u{a}b"
+        );
+        assert_eq!(
+            Escaped("a\u{202e}b\u{9b}c").to_string(),
+            "a\\u{202e}b\\u{9b}c"
+        );
         assert_eq!(Escaped("grün").to_string(), "grün");
-        assert_eq!(Escaped(&"x".repeat(3000)).to_string().chars().count(), MAX_CHARACTERS + 1);
+        assert_eq!(
+            Escaped(&"x".repeat(3000)).to_string().chars().count(),
+            MAX_CHARACTERS + 1
+        );
     }
 }

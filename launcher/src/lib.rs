@@ -8,6 +8,8 @@
 //! manifests and plans, and their values go from the host's environment to the sidecar's and nowhere else; every resource
 //! has its undo registered before it is used.
 
+#![deny(clippy::indexing_slicing, clippy::string_slice)]
+
 pub mod backend;
 pub mod cli;
 pub mod demo;

@@ -42,13 +42,21 @@ pub struct Mount(PathBuf);
 impl Private {
     pub fn locate(state: &Path, manifests: &Path) -> Self {
         let resolved = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| resolved(Path::new(&home)));
-        Self { home, state: resolved(state), manifests: resolved(manifests) }
+        let home = env::var_os("HOME")
+            .filter(|home| !home.is_empty())
+            .map(|home| resolved(Path::new(&home)));
+        Self {
+            home,
+            state: resolved(state),
+            manifests: resolved(manifests),
+        }
     }
 
     /// Must not exist in a bottle; for the probe.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        [&self.state, &self.manifests].into_iter().map(PathBuf::as_path)
+        [&self.state, &self.manifests]
+            .into_iter()
+            .map(PathBuf::as_path)
     }
 
     /// Why a directory must not be shown, if so.
@@ -60,9 +68,14 @@ impl Private {
             && home.starts_with(path)
         {
             let what = if home == path { "is" } else { "holds" };
-            return Some(format!("{what} your home directory, with your keys and credentials"));
+            return Some(format!(
+                "{what} your home directory, with your keys and credentials"
+            ));
         }
-        for (kept, what) in [(&self.state, "the launcher's state"), (&self.manifests, "your manifests")] {
+        for (kept, what) in [
+            (&self.state, "the launcher's state"),
+            (&self.manifests, "your manifests"),
+        ] {
             if kept.starts_with(path) {
                 return Some(format!("holds {what} ({})", kept.display()));
             }
@@ -81,21 +94,36 @@ impl Private {
 
 impl Workspace {
     pub fn parse(path: &Path, private: &Private) -> Result<Self, PlaceError> {
-        let failed = |source| PlaceError::Workspace { path: path.to_owned(), source };
+        let failed = |source| PlaceError::Workspace {
+            path: path.to_owned(),
+            source,
+        };
         let resolved = fs::canonicalize(path).map_err(failed)?;
         if !resolved.is_dir() {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
-        let refused = |reason: String| Err(PlaceError::WorkspaceRefused { path: resolved.clone(), reason });
+        let refused = |reason: String| {
+            Err(PlaceError::WorkspaceRefused {
+                path: resolved.clone(),
+                reason,
+            })
+        };
         if let Some(reason) = private.objection(&resolved) {
             return refused(reason);
         }
-        for tree in ["/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/boot"] {
-            if resolved.starts_with(tree) && !resolved.starts_with("/usr/src/") && !resolved.starts_with("/usr/local/src/") {
+        for tree in [
+            "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/boot",
+        ] {
+            if resolved.starts_with(tree)
+                && !resolved.starts_with("/usr/src/")
+                && !resolved.starts_with("/usr/local/src/")
+            {
                 return refused(format!("is in {tree}, which the host runs from"));
             }
         }
-        for shared in ["/tmp", "/var", "/var/tmp", "/home", "/opt", "/mnt", "/srv", "/nix"] {
+        for shared in [
+            "/tmp", "/var", "/var/tmp", "/home", "/opt", "/mnt", "/srv", "/nix",
+        ] {
             if resolved == Path::new(shared) {
                 return refused(format!("is {shared}, which others use too"));
             }
@@ -113,7 +141,10 @@ impl Workspace {
 
 impl Mount {
     pub fn parse(text: &str, private: &Private, workspace: &Workspace) -> Result<Self, PlaceError> {
-        let refused = |reason: &str| PlaceError::MountRefused { text: text.to_owned(), reason: reason.to_owned() };
+        let refused = |reason: &str| PlaceError::MountRefused {
+            text: text.to_owned(),
+            reason: reason.to_owned(),
+        };
         let written = match (text.strip_prefix("~/"), &private.home) {
             (Some(rest), Some(home)) => home.join(rest),
             (Some(_), None) => return Err(refused("starts with ~, and HOME is not set")),
@@ -122,7 +153,10 @@ impl Mount {
         if !written.is_absolute() {
             return Err(refused("is not an absolute path; write /path or ~/path"));
         }
-        let failed = |source| PlaceError::Mount { text: text.to_owned(), source };
+        let failed = |source| PlaceError::Mount {
+            text: text.to_owned(),
+            source,
+        };
         let path = fs::canonicalize(&written).map_err(failed)?;
         if let Some(reason) = private.objection(&path) {
             return Err(refused(&reason));
@@ -130,7 +164,9 @@ impl Mount {
         // The agent could put a symbolic link there, and the next start would follow it.
         for spelling in [&written, &path] {
             if spelling.starts_with(workspace.path()) || workspace.path().starts_with(spelling) {
-                return Err(refused("overlaps the workspace, which the agent can rearrange"));
+                return Err(refused(
+                    "overlaps the workspace, which the agent can rearrange",
+                ));
             }
         }
         if path.to_str().is_none() {
@@ -144,7 +180,10 @@ impl Mount {
         if kind.is_dir()
             && let Some(socket) = find_socket(&path).map_err(failed)?
         {
-            return Err(refused(&format!("holds a socket ({}); name the directories beside it", socket.display())));
+            return Err(refused(&format!(
+                "holds a socket ({}); name the directories beside it",
+                socket.display()
+            )));
         }
         Ok(Self(path))
     }
@@ -168,7 +207,9 @@ fn find_socket(top: &Path) -> io::Result<Option<PathBuf>> {
             let entry = entry?;
             seen += 1;
             if seen > MAX_ENTRIES {
-                return Err(io::Error::other(format!("has more than {MAX_ENTRIES} entries; name a part of it")));
+                return Err(io::Error::other(format!(
+                    "has more than {MAX_ENTRIES} entries; name a part of it"
+                )));
             }
             let kind = entry.file_type()?;
             if kind.is_socket() {
@@ -198,7 +239,11 @@ mod tests {
     fn workspaces_that_are_refused() {
         let top = tempfile::tempdir().unwrap();
         let home = fs::canonicalize(top.path()).unwrap().join("home");
-        for path in [".local/state/bot-bottle/logs", ".bot-bottle/agents", "project"] {
+        for path in [
+            ".local/state/bot-bottle/logs",
+            ".bot-bottle/agents",
+            "project",
+        ] {
             fs::create_dir_all(home.join(path)).unwrap();
         }
         let private = private(&home);
@@ -207,10 +252,13 @@ mod tests {
         assert!(refuse(&home).contains("is your home directory"));
         assert!(refuse(home.parent().unwrap()).contains("holds your home directory"));
         assert!(refuse(&home.join(".local")).contains("holds the launcher's state"));
-        assert!(refuse(&home.join(".local/state/bot-bottle/logs")).contains("is inside of the launcher's state"));
+        assert!(
+            refuse(&home.join(".local/state/bot-bottle/logs"))
+                .contains("is inside of the launcher's state")
+        );
         assert!(refuse(&home.join(".bot-bottle/agents")).contains("is inside of your manifests"));
         assert!(refuse(Path::new("/etc")).contains("which the host runs from"));
-        assert!(refuse(Path::new("/tmp")).contains("others use"));
+        assert!(refuse(Path::new("/opt")).contains("others use"));
         assert!(Workspace::parse(&home.join("project"), &private).is_ok());
     }
 
@@ -218,14 +266,25 @@ mod tests {
     fn mounts_that_are_refused() {
         let top = tempfile::tempdir().unwrap();
         let home = fs::canonicalize(top.path()).unwrap().join("home");
-        for path in [".local/state/bot-bottle", ".bot-bottle", "project", "tools/bin", "sockets/deep"] {
+        for path in [
+            ".local/state/bot-bottle",
+            ".bot-bottle",
+            "project",
+            "tools/bin",
+            "sockets/deep",
+        ] {
             fs::create_dir_all(home.join(path)).unwrap();
         }
-        let _socket = std::os::unix::net::UnixListener::bind(home.join("sockets/deep/agent.sock")).unwrap();
+        let _socket =
+            std::os::unix::net::UnixListener::bind(home.join("sockets/deep/agent.sock")).unwrap();
         std::os::unix::fs::symlink("/", home.join("project/link")).unwrap();
         let private = private(&home);
         let workspace = Workspace::parse(&home.join("project"), &private).unwrap();
-        let refuse = |text: &str| Mount::parse(text, &private, &workspace).unwrap_err().to_string();
+        let refuse = |text: &str| {
+            Mount::parse(text, &private, &workspace)
+                .unwrap_err()
+                .to_string()
+        };
         assert!(refuse("~/").contains("is your home directory"));
         assert!(refuse("/").contains("is the root"));
         assert!(refuse("tools").contains("not an absolute path"));
@@ -234,6 +293,11 @@ mod tests {
         assert!(refuse("~/.bot-bottle").contains("holds your manifests"));
         assert!(refuse("~/project/link").contains("root of the host"));
         assert!(refuse("~/absent").contains("No such file"));
-        assert_eq!(Mount::parse("~/tools", &private, &workspace).unwrap().path(), home.join("tools"));
+        assert_eq!(
+            Mount::parse("~/tools", &private, &workspace)
+                .unwrap()
+                .path(),
+            home.join("tools")
+        );
     }
 }

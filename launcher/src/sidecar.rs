@@ -37,7 +37,11 @@ pub enum SidecarError {
     #[error("the sidecar ended before it was ready: {reason}\nhint: its log is {}", log.display())]
     Ended { reason: String, log: PathBuf },
     #[error("the sidecar runs with the policy {running}, not with {planned}; its log is {}", log.display())]
-    Policy { running: String, planned: String, log: PathBuf },
+    Policy {
+        running: String,
+        planned: String,
+        log: PathBuf,
+    },
 }
 
 /// A sidecar that is ready. It is stopped by the [`UndoStack`].
@@ -65,10 +69,15 @@ impl Sidecar {
         undo: &mut UndoStack,
     ) -> Result<Self, SidecarError> {
         let path = directory.sidecar_file();
-        let text = serde_saphyr::to_string(file).map_err(|error| SidecarError::Write(error.to_string()))?;
+        let text = serde_saphyr::to_string(file)
+            .map_err(|error| SidecarError::Write(error.to_string()))?;
         bottle::write_private(&path, text.as_bytes())?;
         let log = directory.logs.join("sidecar.log");
-        let stderr = OpenOptions::new().append(true).create(true).mode(0o600).open(&log)?;
+        let stderr = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&log)?;
         let mut child = Command::new("/proc/self/exe")
             .arg("__sidecar")
             .arg(std::process::id().to_string())
@@ -85,24 +94,47 @@ impl Sidecar {
             .spawn()?;
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         let pid = child.id().ok_or_else(gone)?;
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
+        let raw = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(gone)?;
         let handle = pidfd_open(raw, PidfdFlags::empty()).map_err(io::Error::from)?;
-        undo.push(format!("the sidecar (process {pid})"), move || stop(&handle));
+        undo.push(format!("the sidecar (process {pid})"), move || {
+            stop(&handle)
+        });
 
         let mut stdout = BufReader::new(child.stdout.take().ok_or_else(gone)?);
         let mut line = String::new();
         let first_line = async { (&mut stdout).take(MAX_LINE).read_line(&mut line).await };
-        timeout(READY, first_line).await.map_err(|_| SidecarError::Late(log.clone()))??;
+        timeout(READY, first_line)
+            .await
+            .map_err(|_| SidecarError::Late(log.clone()))??;
         match serde_json::from_str::<Ready>(&line) {
-            Ok(Ready { ready: true, policy: running }) => {
+            Ok(Ready {
+                ready: true,
+                policy: running,
+            }) => {
                 // A sidecar whose file is bad starts too, and denies everything; better not to start the agent at all.
                 if let Some(running) = running.filter(|running| running != policy) {
-                    return Err(SidecarError::Policy { running, planned: policy.into(), log });
+                    return Err(SidecarError::Policy {
+                        running,
+                        planned: policy.into(),
+                        log,
+                    });
                 }
             }
-            _ => return Err(SidecarError::Ended { reason: last_line(&log), log }),
+            _ => {
+                return Err(SidecarError::Ended {
+                    reason: last_line(&log),
+                    log,
+                });
+            }
         }
-        Ok(Self { pid, child, _stdout: stdout })
+        Ok(Self {
+            pid,
+            child,
+            _stdout: stdout,
+        })
     }
 
     /// Returns when it has ended, whoever ended it.
@@ -117,8 +149,13 @@ pub fn main(arguments: &[std::ffi::OsString]) -> ExitCode {
         Some((parent, rest)) => (parent.to_str().and_then(|text| text.parse().ok()), rest),
         None => (None, arguments),
     };
-    let Some(parent) = parent else { return ExitCode::from(crate::exit::Exit::Usage) };
-    if parent::die_with(parent).and_then(|()| sys::close_inherited_on_exec()).is_err() {
+    let Some(parent) = parent else {
+        return ExitCode::from(crate::exit::Exit::Usage);
+    };
+    if parent::die_with(parent)
+        .and_then(|()| sys::close_inherited_on_exec())
+        .is_err()
+    {
         return ExitCode::FAILURE;
     }
     proxy::cli::main(std::iter::once("sidecar".into()).chain(rest.iter().cloned()))
@@ -141,6 +178,9 @@ fn last_line(log: &Path) -> String {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let text = read().unwrap_or_default();
-    let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    let line = text
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .unwrap_or("it said nothing");
     crate::escape::Escaped(line).to_string()
 }

@@ -29,12 +29,20 @@ pub struct Leftover {
 
 impl UndoStack {
     /// `what` names the thing that is there until `undo` has run.
-    pub fn push(&mut self, what: impl Into<String>, undo: impl FnOnce() -> io::Result<()> + Send + 'static) {
+    pub fn push(
+        &mut self,
+        what: impl Into<String>,
+        undo: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) {
         self.steps.push((what.into(), About::Rest, Box::new(undo)));
     }
 
     /// As `push`, for files and directories that are of use to somebody who looks for a mistake.
-    pub fn push_files(&mut self, what: impl Into<String>, undo: impl FnOnce() -> io::Result<()> + Send + 'static) {
+    pub fn push_files(
+        &mut self,
+        what: impl Into<String>,
+        undo: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) {
         self.steps.push((what.into(), About::Files, Box::new(undo)));
     }
 
@@ -73,7 +81,9 @@ impl Drop for UndoStack {
 
 impl fmt::Debug for UndoStack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.steps.iter().map(|(what, ..)| what)).finish()
+        f.debug_list()
+            .entries(self.steps.iter().map(|(what, ..)| what))
+            .finish()
     }
 }
 
@@ -90,12 +100,19 @@ mod tests {
             let log = Arc::clone(&log);
             undo.push(name, move || {
                 log.lock().unwrap().push(name);
-                if name == "second" { Err(io::Error::other("it is stuck")) } else { Ok(()) }
+                if name == "second" {
+                    Err(io::Error::other("it is stuck"))
+                } else {
+                    Ok(())
+                }
             });
         }
         let left = undo.unwind();
         assert_eq!(*log.lock().unwrap(), ["third", "second", "first"]);
-        assert_eq!(left.iter().map(ToString::to_string).collect::<Vec<_>>(), ["second is left behind: it is stuck"]);
+        assert_eq!(
+            left.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["second is left behind: it is stuck"]
+        );
     }
 
     #[test]

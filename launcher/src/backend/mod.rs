@@ -71,7 +71,11 @@ pub struct Agent {
 pub enum Streams {
     /// A terminal of the boundary's own; the backend returns its other end.
     Terminal,
-    Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Pipes {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +105,11 @@ impl BackendError {
 }
 
 fn list(missing: &[Missing]) -> String {
-    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    missing
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// One boundary, from nothing to its end. Dropping what it registered on the [`UndoStack`] must destroy it.

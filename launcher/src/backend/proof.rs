@@ -23,7 +23,11 @@ impl Proof {
     /// Takes exactly the checks that were `expected`, all of which must have held: a probe that was cut short proves
     /// nothing. What failed, otherwise.
     pub fn new(checks: Vec<Check>, expected: &[&str]) -> Result<Self, String> {
-        let failed: Vec<_> = checks.iter().filter(|check| !check.held).map(ToString::to_string).collect();
+        let failed: Vec<_> = checks
+            .iter()
+            .filter(|check| !check.held)
+            .map(ToString::to_string)
+            .collect();
         if !failed.is_empty() {
             return Err(failed.join("; "));
         }
@@ -51,13 +55,20 @@ mod tests {
     use super::*;
 
     fn check(name: &str, held: bool) -> Check {
-        Check { name: name.into(), held, detail: "detail".into() }
+        Check {
+            name: name.into(),
+            held,
+            detail: "detail".into(),
+        }
     }
 
     #[test]
     fn one_that_failed_or_is_missing_is_no_proof() {
         assert!(Proof::new(vec![check("a", true), check("b", true)], &["a", "b"]).is_ok());
-        assert_eq!(Proof::new(vec![check("a", true), check("b", false)], &["a", "b"]).unwrap_err(), "b: detail");
+        assert_eq!(
+            Proof::new(vec![check("a", true), check("b", false)], &["a", "b"]).unwrap_err(),
+            "b: detail"
+        );
         assert!(Proof::new(vec![check("a", true)], &["a", "b"]).is_err());
         assert!(Proof::new(vec![], &["a"]).is_err());
     }

@@ -27,7 +27,10 @@ pub(super) fn run(files: &[PathBuf]) -> Result<Exit, CliError> {
         }
     }
     if files.is_empty() {
-        writeln!(std::io::stderr(), "there are no manifests; docs/MANIFESTS.md shows how to write one")?;
+        writeln!(
+            std::io::stderr(),
+            "there are no manifests; docs/MANIFESTS.md shows how to write one"
+        )?;
     }
     Ok(if wrong == 0 { Exit::Ok } else { Exit::Usage })
 }

@@ -19,18 +19,34 @@ pub(super) fn run() -> Result<Exit, CliError> {
         writeln!(out, "missing  backend local: {thing}")?;
     }
     for later in ["smolmachines", "docker", "macos-container"] {
-        writeln!(out, "later    backend {later}: not available in this version")?;
+        writeln!(
+            out,
+            "later    backend {later}: not available in this version"
+        )?;
     }
     let state = State::open()?;
     writeln!(out, "ok       state in {}", state.root().display())?;
     match Alias::peek(&state.aliases()) {
         Some(alias) => writeln!(out, "ok       loopback aliases: {alias} is free")?,
-        None => writeln!(out, "missing  loopback aliases: all are in use; `launcher list` shows by which bottles")?,
+        None => writeln!(
+            out,
+            "missing  loopback aliases: all are in use; `launcher list` shows by which bottles"
+        )?,
     }
     match Home::locate() {
-        Ok(home) if home.path.is_dir() => writeln!(out, "ok       manifests in {}", home.path.display())?,
-        Ok(home) => writeln!(out, "note     no manifests yet in {}; `launcher start demo` needs none", home.path.display())?,
+        Ok(home) if home.path.is_dir() => {
+            writeln!(out, "ok       manifests in {}", home.path.display())?
+        }
+        Ok(home) => writeln!(
+            out,
+            "note     no manifests yet in {}; `launcher start demo` needs none",
+            home.path.display()
+        )?,
         Err(error) => writeln!(out, "missing  manifests: {error}")?,
     }
-    Ok(if missing.is_empty() { Exit::Ok } else { Exit::Preflight })
+    Ok(if missing.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Preflight
+    })
 }

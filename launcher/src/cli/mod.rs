@@ -120,7 +120,10 @@ pub enum CliError {
 impl CliError {
     fn exit(&self) -> Exit {
         match self {
-            Self::Manifest(_) | Self::Plan(_) | Self::Name(_) | Self::Explain(ExplainError::Usage(_)) => Exit::Usage,
+            Self::Manifest(_)
+            | Self::Plan(_)
+            | Self::Name(_)
+            | Self::Explain(ExplainError::Usage(_)) => Exit::Usage,
             Self::Choose(error) => error.exit(),
             Self::Session(error) => error.exit(),
             // Whoever reads our output may stop at any time.
@@ -137,20 +140,29 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version go to stdout and are no error; clap knows which.
             let _closed = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+            return if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Ok
+            }
+            .into();
         }
     };
     // The stages come before anything that could start a thread.
     match cli.command {
         Command::Sidecar { arguments } => return sidecar::main(&arguments),
-        Command::Stage1 { launcher, mode } => return local::stage1::main(launcher, mode.as_deref() == Some("check")),
+        Command::Stage1 { launcher, mode } => {
+            return local::stage1::main(launcher, mode.as_deref() == Some("check"));
+        }
         Command::Init => return local::init::main(),
         Command::Become => return local::become_main(),
         Command::Probe => return local::probe::main(),
         Command::DemoAgent => return demo::agent().into(),
         _ => {}
     }
-    let outcome = local::sys::close_inherited_on_exec().map_err(CliError::from).and_then(|()| run(cli.command));
+    let outcome = local::sys::close_inherited_on_exec()
+        .map_err(CliError::from)
+        .and_then(|()| run(cli.command));
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -171,7 +183,11 @@ fn run(command: Command) -> Result<Exit, CliError> {
         Command::Cleanup { dry_run } => cleanup::run(dry_run),
         Command::Doctor => doctor::run(),
         Command::Check { files } => check::run(&files),
-        Command::Log { blocked, format, bottle } => log::run(blocked, format, bottle.as_deref()),
+        Command::Log {
+            blocked,
+            format,
+            bottle,
+        } => log::run(blocked, format, bottle.as_deref()),
         Command::Why(arguments) => why::run(&arguments),
         // Were answered before; none of them gets here.
         Command::Sidecar { .. }

@@ -7,13 +7,13 @@ use clap::Args;
 
 use super::{CliError, Format};
 use crate::backend::{Kind, choose};
+use crate::demo;
 use crate::exit::Exit;
 use crate::manifest::{Home, ManifestError};
 use crate::place::Private;
 use crate::plan::{self, Draft, Git, Plan, PlanError};
 use crate::session::{self, Attach, Options, terminal};
 use crate::state::{Name, State};
-use crate::demo;
 
 /// The built-in agent, which needs no manifest.
 const DEMO: &str = "demo";
@@ -51,7 +51,9 @@ pub struct StartArguments {
 pub(super) fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
     let kind = choose(arguments.backend.as_deref())?;
     // One thread: children die with the thread that started them, so that has to be the one that stays.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     if is_demo(arguments)? {
         return runtime.block_on(demo::run(arguments));
     }
@@ -68,16 +70,26 @@ pub(super) fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
     } else if terminal::is_there() {
         Attach::Terminal
     } else {
-        return Err(PlanError::NoTerminal { what: format!("agent `{}`", arguments.agent) }.into());
+        return Err(PlanError::NoTerminal {
+            what: format!("agent `{}`", arguments.agent),
+        }
+        .into());
     };
     for note in &plan.notes {
         writeln!(std::io::stderr(), "note: {note}")?;
     }
     let state = State::open()?;
     for name in state.sweep()? {
-        writeln!(std::io::stderr(), "removed what is left of bottle {name}, whose launcher was killed")?;
+        writeln!(
+            std::io::stderr(),
+            "removed what is left of bottle {name}, whose launcher was killed"
+        )?;
     }
-    let options = Options { attach, keep: arguments.keep, ..Options::default() };
+    let options = Options {
+        attach,
+        keep: arguments.keep,
+        ..Options::default()
+    };
     let outcome = runtime.block_on(session::run(plan, &state, &private, options))?;
     // A thread may still sleep in a read of the terminal.
     runtime.shutdown_background();
@@ -89,7 +101,9 @@ fn is_demo(arguments: &StartArguments) -> Result<bool, CliError> {
     if arguments.agent != DEMO {
         return Ok(false);
     }
-    let own = Home::locate().map(|home| home.path.join("agents").join("demo.md")).is_ok_and(|path| path.exists());
+    let own = Home::locate()
+        .map(|home| home.path.join("agents").join("demo.md"))
+        .is_ok_and(|path| path.exists());
     Ok(!own)
 }
 
@@ -107,7 +121,11 @@ fn draft(arguments: &StartArguments, backend: Kind, home: &Home) -> Result<Draft
     };
     let mut notes = Vec::new();
     if let Some(other) = &agent.shadowed {
-        notes.push(format!("your own {} is used; {} is not", agent.file.display(), other.display()));
+        notes.push(format!(
+            "your own {} is used; {} is not",
+            agent.file.display(),
+            other.display()
+        ));
     }
     Ok(Draft {
         agent: name,
@@ -123,7 +141,10 @@ fn draft(arguments: &StartArguments, backend: Kind, home: &Home) -> Result<Draft
         env: bottle.env,
         mounts: bottle.mounts,
         egress: bottle.egress,
-        git: Git { name: agent.git.name, email: agent.git.email },
+        git: Git {
+            name: agent.git.name,
+            email: agent.git.email,
+        },
         notes,
     })
 }

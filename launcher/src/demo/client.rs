@@ -32,20 +32,32 @@ impl Proxy {
     /// From `HTTPS_PROXY` and `SSL_CERT_FILE`.
     pub fn from_environment() -> io::Result<Self> {
         let url = std::env::var("HTTPS_PROXY").map_err(io::Error::other)?;
-        let rest = url.strip_prefix("http://").ok_or_else(|| io::Error::other("HTTPS_PROXY is not http://"))?;
-        let (user, address) = rest.split_once('@').ok_or_else(|| io::Error::other("HTTPS_PROXY has no credentials"))?;
-        let address = address.trim_end_matches('/').parse().map_err(io::Error::other)?;
+        let rest = url
+            .strip_prefix("http://")
+            .ok_or_else(|| io::Error::other("HTTPS_PROXY is not http://"))?;
+        let (user, address) = rest
+            .split_once('@')
+            .ok_or_else(|| io::Error::other("HTTPS_PROXY has no credentials"))?;
+        let address = address
+            .trim_end_matches('/')
+            .parse()
+            .map_err(io::Error::other)?;
         let bundle = std::env::var("SSL_CERT_FILE").map_err(io::Error::other)?;
         let mut roots = RootCertStore::empty();
         let certificates = CertificateDer::pem_file_iter(bundle).map_err(io::Error::other)?;
         roots.add_parsable_certificates(certificates.filter_map(Result::ok));
-        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(io::Error::other)?
+                .with_root_certificates(roots)
+                .with_no_client_auth();
         let authorization = format!("Basic {}", BASE64_STANDARD.encode(user));
-        Ok(Self { address, authorization, tls: Arc::new(tls) })
+        Ok(Self {
+            address,
+            authorization,
+            tls: Arc::new(tls),
+        })
     }
 
     pub fn dial(&self) -> io::Result<TcpStream> {
@@ -69,19 +81,36 @@ impl Proxy {
     }
 
     /// A tunnel with TLS inside. `dribble` sends the ClientHello's first byte alone and the rest late.
-    pub fn tls(&self, authority: &str, name: &str, dribble: bool) -> io::Result<StreamOwned<ClientConnection, Dribble>> {
+    pub fn tls(
+        &self,
+        authority: &str,
+        name: &str,
+        dribble: bool,
+    ) -> io::Result<StreamOwned<ClientConnection, Dribble>> {
         let (stream, said) = self.connect(authority, authority)?;
         if said.status != 200 {
-            return Err(io::Error::other(format!("CONNECT was answered with {}: {}", said.status, said.text)));
+            return Err(io::Error::other(format!(
+                "CONNECT was answered with {}: {}",
+                said.status, said.text
+            )));
         }
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
-        let connection = ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
-        Ok(StreamOwned::new(connection, Dribble { stream, first: dribble }))
+        let connection =
+            ClientConnection::new(Arc::clone(&self.tls), name).map_err(io::Error::other)?;
+        Ok(StreamOwned::new(
+            connection,
+            Dribble {
+                stream,
+                first: dribble,
+            },
+        ))
     }
 
     /// One request in a tunnel of its own.
     pub fn request(&self, authority: &str, request: &[u8], dribble: bool) -> io::Result<Answer> {
-        let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
+        let name = authority
+            .rsplit_once(':')
+            .map_or(authority, |(name, _)| name);
         let mut stream = self.tls(authority, name, dribble)?;
         stream.write_all(request)?;
         stream.flush()?;
@@ -119,7 +148,10 @@ impl Write for Dribble {
             return self.stream.write(bytes);
         }
         let sent = self.stream.write(bytes.get(..1).unwrap_or_default())?;
-        #[expect(clippy::disallowed_methods, reason = "the attack is the pause, and nothing else runs in this process")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the attack is the pause, and nothing else runs in this process"
+        )]
         std::thread::sleep(Duration::from_millis(300));
         Ok(sent)
     }
@@ -152,6 +184,10 @@ pub fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
 
 pub fn answer(bytes: &[u8]) -> Answer {
     let text = String::from_utf8_lossy(bytes).into_owned();
-    let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let status = text
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
     Answer { status, text }
 }

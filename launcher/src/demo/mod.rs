@@ -49,10 +49,17 @@ pub fn agent() -> Exit {
 /// `launcher start demo`. Awaited on the main thread.
 pub async fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
     let kind = choose(arguments.backend.as_deref())?;
-    let state = if arguments.dry_run { State::locate()? } else { State::open()? };
+    let state = if arguments.dry_run {
+        State::locate()?
+    } else {
+        State::open()?
+    };
     let home = Home::locate()?;
     let private = Private::locate(state.root(), &home.path);
-    let scratch = tempfile::Builder::new().prefix("bot-bottle-demo-").tempdir().map_err(CliError::Io)?;
+    let scratch = tempfile::Builder::new()
+        .prefix("bot-bottle-demo-")
+        .tempdir()
+        .map_err(CliError::Io)?;
     let workspace = scratch.path().join("workspace");
     std::fs::create_dir(&workspace)?;
 
@@ -63,13 +70,22 @@ pub async fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
         return Ok(Exit::Ok);
     }
     for name in state.sweep()? {
-        writeln!(io::stderr(), "removed what is left of bottle {name}, whose launcher was killed")?;
+        writeln!(
+            io::stderr(),
+            "removed what is left of bottle {name}, whose launcher was killed"
+        )?;
     }
-    let canaries = vec![Canary::start(Ipv4Addr::LOCALHOST).await?, Canary::start(OTHER_ALIAS).await?];
+    let canaries = vec![
+        Canary::start(Ipv4Addr::LOCALHOST).await?,
+        Canary::start(OTHER_ALIAS).await?,
+    ];
     let mut problems = Vec::new();
     for canary in &canaries {
         if !canary.hears().await {
-            problems.push(format!("the canary on {} does not hear the host itself", canary.address));
+            problems.push(format!(
+                "the canary on {} does not hear the host itself",
+                canary.address
+            ));
         }
     }
     let briefing = Briefing {
@@ -82,11 +98,16 @@ pub async fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
     let secret = briefing.secret.clone();
     let (attempts, outcome) = play(plan, &state, &private, briefing, arguments.keep).await?;
     if outcome != Exit::Ok {
-        problems.push(format!("the agent ended with {outcome:?} before it was through"));
+        problems.push(format!(
+            "the agent ended with {outcome:?} before it was through"
+        ));
     }
 
-    let hit: Vec<String> =
-        canaries.iter().filter(|canary| canary.hits() > 0).map(|canary| canary.address.to_string()).collect();
+    let hit: Vec<String> = canaries
+        .iter()
+        .filter(|canary| canary.hits() > 0)
+        .map(|canary| canary.address.to_string())
+        .collect();
     for address in &hit {
         problems.push(format!("the canary on {address} was reached"));
     }
@@ -101,15 +122,24 @@ pub async fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
     let judged = attempts
         .into_iter()
         .map(|attempt| {
-            let touched = matches!(attempt.row, Row::HostLoopback | Row::Udp | Row::SidecarKilled)
-                && hit.contains(&attempt.what);
-            Judged { arrived: touched || origin.saw(attempt.marker.as_bytes()), attempt }
+            let touched = matches!(
+                attempt.row,
+                Row::HostLoopback | Row::Udp | Row::SidecarKilled
+            ) && hit.contains(&attempt.what);
+            Judged {
+                arrived: touched || origin.saw(attempt.marker.as_bytes()),
+                attempt,
+            }
         })
         .collect();
     let report = Report::new(judged, problems);
     let mut out = io::stdout().lock();
     writeln!(out, "{}\n{}", report.table(), report.verdict())?;
-    Ok(if report.is_good() { Exit::Ok } else { Exit::Failed })
+    Ok(if report.is_good() {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    })
 }
 
 fn make_plan(
@@ -122,7 +152,10 @@ fn make_plan(
     let route = |host: String| Route {
         host,
         allow_private: true,
-        dlp: Dlp { outbound_on_match: Some(OnMatch::Block), ..Dlp::default() },
+        dlp: Dlp {
+            outbound_on_match: Some(OnMatch::Block),
+            ..Dlp::default()
+        },
         ..Route::default()
     };
     let port = origin.port;
@@ -141,21 +174,28 @@ fn make_plan(
         mounts: Vec::new(),
         egress: Egress {
             log: None,
-            routes: vec![route(format!("{ORIGIN}:{port}")), route(format!("*.{WILDCARD}:{port}"))],
+            routes: vec![
+                route(format!("{ORIGIN}:{port}")),
+                route(format!("*.{WILDCARD}:{port}")),
+            ],
         },
         git: Git::default(),
         notes: Vec::new(),
     };
     let mut plan = plan::build(draft, state, private)?;
     plan.sidecar.upstream.ca_files.push(origin.ca_file.clone());
-    plan.sidecar.upstream.hosts.insert(ORIGIN.into(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+    plan.sidecar
+        .upstream
+        .hosts
+        .insert(ORIGIN.into(), IpAddr::V4(Ipv4Addr::LOCALHOST));
     Ok(plan)
 }
 
 /// A fake credential that is new in every run. Lower case, so that it is a valid label of a host name too.
 fn secret() -> anyhow::Result<String> {
     let mut random = [0u8; 12];
-    getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
+    getrandom::fill(&mut random)
+        .map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
     let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("demo-secret-{digits}"))
 }
@@ -163,12 +203,25 @@ fn secret() -> anyhow::Result<String> {
 /// What the agent must not find; only what is there on the host proves anything by being absent.
 fn hidden(state: &State) -> Vec<String> {
     let home = std::env::home_dir();
-    let in_home = home.and_then(|home| std::fs::read_dir(home).ok()).into_iter().flatten();
-    let mut paths: Vec<PathBuf> = in_home.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let in_home = home
+        .and_then(|home| std::fs::read_dir(home).ok())
+        .into_iter()
+        .flatten();
+    let mut paths: Vec<PathBuf> = in_home
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     paths.sort();
     paths.truncate(8);
-    paths.extend([state.root().to_owned(), "/etc/shadow".into(), "/etc/sudoers".into()]);
-    paths.iter().filter(|path| path.exists()).map(|path| path.display().to_string()).collect()
+    paths.extend([
+        state.root().to_owned(),
+        "/etc/shadow".into(),
+        "/etc/sudoers".into(),
+    ]);
+    paths
+        .iter()
+        .filter(|path| path.exists())
+        .map(|path| path.display().to_string())
+        .collect()
 }
 
 /// Runs the bottle and listens to its agent.
@@ -197,19 +250,25 @@ async fn play(
         })),
     };
     let (line, mut lines) = mpsc::channel(64);
-    std::thread::Builder::new().name("demo-agent".into()).spawn(move || {
-        for text in BufReader::new(from_agent).lines() {
-            let Ok(text) = text else { break };
-            let Ok(parsed) = serde_json::from_str::<Line>(&text) else { continue };
-            if line.blocking_send(parsed).is_err() {
-                break;
+    std::thread::Builder::new()
+        .name("demo-agent".into())
+        .spawn(move || {
+            for text in BufReader::new(from_agent).lines() {
+                let Ok(text) = text else { break };
+                let Ok(parsed) = serde_json::from_str::<Line>(&text) else {
+                    continue;
+                };
+                if line.blocking_send(parsed).is_err() {
+                    break;
+                }
             }
-        }
-    })?;
+        })?;
     let listen = async {
         let mut attempts = Vec::new();
         let mut to_agent = Some(File::from(OwnedFd::from(to_agent)));
-        let Ok(bottle) = has_started.await else { return Ok(attempts) };
+        let Ok(bottle) = has_started.await else {
+            return Ok(attempts);
+        };
         while let Some(line) = lines.recv().await {
             match line {
                 Line::Done(attempt) => attempts.push(attempt),
@@ -225,13 +284,17 @@ async fn play(
     };
     let session = session::run(plan, state, private, options);
     let both = async { tokio::join!(session, listen) };
-    let (outcome, attempts) =
-        tokio::time::timeout(PATIENCE, both).await.context("it took longer than two minutes")?;
+    let (outcome, attempts) = tokio::time::timeout(PATIENCE, both)
+        .await
+        .context("it took longer than two minutes")?;
     Ok((attempts?, outcome?.exit))
 }
 
 async fn kill_and_wait(pid: u32) -> anyhow::Result<()> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("the sidecar has no process id")?;
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("the sidecar has no process id")?;
     kill_process(pid, Signal::KILL).context("the sidecar could not be killed")?;
     for _ in 0..200 {
         if test_kill_process(pid).is_err() {

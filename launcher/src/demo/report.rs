@@ -65,9 +65,11 @@ impl Report {
 
     pub fn is_good(&self) -> bool {
         self.problems.is_empty()
-            && EXPECTED
-                .iter()
-                .all(|row| self.rows.get(row).is_some_and(|tries| tries.iter().all(Judged::is_good)))
+            && EXPECTED.iter().all(|row| {
+                self.rows
+                    .get(row)
+                    .is_some_and(|tries| tries.iter().all(Judged::is_good))
+            })
     }
 
     pub fn table(&self) -> String {
@@ -92,25 +94,58 @@ impl Report {
                 (false, false) => "LEAKED",
             };
             let count = tries.len().to_string();
-            let saw = tries.first().map(|one| short(&one.attempt.saw)).unwrap_or_default();
+            let saw = tries
+                .first()
+                .map(|one| short(&one.attempt.saw))
+                .unwrap_or_default();
             line(mark, row.title(), &count, &saw);
             for one in bad {
-                let arrived = if one.arrived { "; it arrived on the host" } else { "" };
-                line("", &format!("  ! {}", one.attempt.what), "", &format!("{}{arrived}", short(&one.attempt.saw)));
+                let arrived = if one.arrived {
+                    "; it arrived on the host"
+                } else {
+                    ""
+                };
+                line(
+                    "",
+                    &format!("  ! {}", one.attempt.what),
+                    "",
+                    &format!("{}{arrived}", short(&one.attempt.saw)),
+                );
             }
         }
         out
     }
 
     pub fn verdict(&self) -> String {
-        let attacks = self.rows.iter().filter(|(row, _)| !row.is_control()).map(|(_, tries)| tries.len()).sum::<usize>();
-        let controls = self.rows.iter().filter(|(row, _)| row.is_control()).map(|(_, tries)| tries.len()).sum::<usize>();
+        let attacks = self
+            .rows
+            .iter()
+            .filter(|(row, _)| !row.is_control())
+            .map(|(_, tries)| tries.len())
+            .sum::<usize>();
+        let controls = self
+            .rows
+            .iter()
+            .filter(|(row, _)| row.is_control())
+            .map(|(_, tries)| tries.len())
+            .sum::<usize>();
         if self.is_good() {
             return format!("all {attacks} attacks failed, all {controls} controls passed");
         }
-        let bad = self.rows.values().flatten().filter(|one| !one.is_good()).count();
-        let missing = EXPECTED.iter().filter(|row| !self.rows.contains_key(row)).count();
-        let mut words = format!("{bad} of {} tries ended as they must not, {missing} rows are missing", attacks + controls);
+        let bad = self
+            .rows
+            .values()
+            .flatten()
+            .filter(|one| !one.is_good())
+            .count();
+        let missing = EXPECTED
+            .iter()
+            .filter(|row| !self.rows.contains_key(row))
+            .count();
+        let mut words = format!(
+            "{bad} of {} tries ended as they must not, {missing} rows are missing",
+            attacks + controls
+        );
         for problem in &self.problems {
             words.push_str("; ");
             words.push_str(problem);
@@ -121,7 +156,11 @@ impl Report {
 
 fn short(text: &str) -> String {
     let text = crate::escape::Escaped(text).to_string();
-    if text.chars().count() > 60 { text.chars().take(59).chain(['…']).collect() } else { text }
+    if text.chars().count() > 60 {
+        text.chars().take(59).chain(['…']).collect()
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]
@@ -129,12 +168,21 @@ mod tests {
     use super::*;
 
     fn judged(row: Row, through: bool, arrived: bool) -> Judged {
-        let attempt = Attempt { marker: "m".into(), row, what: "w".into(), saw: "s".into(), through };
+        let attempt = Attempt {
+            marker: "m".into(),
+            row,
+            what: "w".into(),
+            saw: "s".into(),
+            through,
+        };
         Judged { attempt, arrived }
     }
 
     fn all_good() -> Vec<Judged> {
-        EXPECTED.iter().map(|row| judged(*row, row.is_control(), *row == Row::ControlAllowed)).collect()
+        EXPECTED
+            .iter()
+            .map(|row| judged(*row, row.is_control(), *row == Row::ControlAllowed))
+            .collect()
     }
 
     #[test]

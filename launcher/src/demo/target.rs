@@ -33,7 +33,9 @@ impl Origin {
         let (config, ca) = certificates(names).context("certificates for the demo's origin")?;
         let ca_file = dir.join("origin-ca.pem");
         std::fs::write(&ca_file, ca).with_context(|| ca_file.display().to_string())?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("the demo's origin")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .context("the demo's origin")?;
         let port = listener.local_addr()?.port();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let acceptor = TlsAcceptor::from(config);
@@ -51,7 +53,12 @@ impl Origin {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Self { port, ca_file, seen, _tasks: tasks })
+        Ok(Self {
+            port,
+            ca_file,
+            seen,
+            _tasks: tasks,
+        })
     }
 
     /// Whether these bytes ever arrived.
@@ -62,7 +69,10 @@ impl Origin {
 }
 
 /// Answers whatever comes with `200 ok`, a request at a time, and keeps every byte.
-async fn answer(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, record: &Mutex<Vec<u8>>) {
+async fn answer(
+    mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
+    record: &Mutex<Vec<u8>>,
+) {
     let mut pending: Vec<u8> = Vec::new();
     let mut buffer = vec![0u8; 16 * 1024];
     while let Ok(read) = stream.read(&mut buffer).await {
@@ -78,7 +88,8 @@ async fn answer(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStrea
         pending.extend_from_slice(bytes);
         while let Some(length) = whole_request(&pending) {
             pending.drain(..length);
-            let response = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nok\n";
+            let response =
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nok\n";
             if stream.write_all(response).await.is_err() || stream.flush().await.is_err() {
                 return;
             }
@@ -104,14 +115,20 @@ fn certificates(names: &[&str]) -> anyhow::Result<(Arc<ServerConfig>, String)> {
     let ca_pem = ca.self_signed(&ca_key)?.pem();
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+    let mut params = CertificateParams::new(
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>(),
+    )?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let certificate = params.signed_by(&key, &issuer)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)?;
+    let mut config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok((Arc::new(config), ca_pem))
 }
@@ -126,9 +143,13 @@ pub struct Canary {
 
 impl Canary {
     pub async fn start(ip: Ipv4Addr) -> anyhow::Result<Self> {
-        let tcp = TcpListener::bind((ip, 0)).await.with_context(|| format!("a canary on {ip}"))?;
+        let tcp = TcpListener::bind((ip, 0))
+            .await
+            .with_context(|| format!("a canary on {ip}"))?;
         let address = tcp.local_addr()?;
-        let udp = UdpSocket::bind(address).await.with_context(|| format!("a canary on {address}/udp"))?;
+        let udp = UdpSocket::bind(address)
+            .await
+            .with_context(|| format!("a canary on {address}/udp"))?;
         let hits = Arc::new(AtomicUsize::new(0));
         let (over_tcp, over_udp) = (Arc::clone(&hits), Arc::clone(&hits));
         let mut tasks = JoinSet::new();
@@ -143,7 +164,11 @@ impl Canary {
                 over_udp.fetch_add(1, Ordering::SeqCst);
             }
         });
-        Ok(Self { address, hits, _tasks: tasks })
+        Ok(Self {
+            address,
+            hits,
+            _tasks: tasks,
+        })
     }
 
     pub fn hits(&self) -> usize {
@@ -153,7 +178,10 @@ impl Canary {
     /// The canary works: it hears what the host itself sends. Without this, silence would prove nothing.
     pub async fn hears(&self) -> bool {
         let before = self.hits();
-        #[expect(clippy::disallowed_methods, reason = "to a listener of our own, to prove that it listens")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "to a listener of our own, to prove that it listens"
+        )]
         let tcp = tokio::net::TcpStream::connect(self.address).await.is_ok();
         let udp = match UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await {
             Ok(socket) => socket.send_to(b"control", self.address).await.is_ok(),

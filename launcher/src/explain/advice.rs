@@ -9,7 +9,9 @@ use crate::escape::Escaped;
 /// All records of one event, of which there is at least one.
 pub fn explain(records: &[AuditRecord], log: &Path) -> String {
     let mut text = String::new();
-    let Some(last) = records.last() else { return text };
+    let Some(last) = records.last() else {
+        return text;
+    };
     let mut line = |label: &str, value: &str| {
         if !value.is_empty() {
             // Writing to a String cannot fail.
@@ -74,12 +76,17 @@ fn advice(record: &AuditRecord) -> String {
 
 /// The lines that would allow a request, the narrowest first.
 pub fn routes(host: &str, scheme: &str, method: &str, path: &str) -> String {
-    let scheme = if scheme == "https" { String::new() } else { format!("\n          scheme: {scheme}") };
+    let scheme = if scheme == "https" {
+        String::new()
+    } else {
+        format!("\n          scheme: {scheme}")
+    };
     // What JSON quotes YAML reads, whatever the agent put into it.
     let quoted = |text: &str| serde_json::to_string(&Escaped(text).to_string()).unwrap_or_default();
     let host = quoted(host);
-    let mut text =
-        String::from("\nIf this is meant, allow it in ~/.bot-bottle/bottles/NAME.md; the next start reads it.\n");
+    let mut text = String::from(
+        "\nIf this is meant, allow it in ~/.bot-bottle/bottles/NAME.md; the next start reads it.\n",
+    );
     if method != "CONNECT" && !method.is_empty() && !path.is_empty() {
         text.push_str(&format!(
             "\nOnly this method and path:\n\n    egress:\n      routes:\n        - host: {host}{scheme}\n          matches:\n            - methods: [{}]\n              paths: [{{exact: {}}}]\n",
@@ -107,9 +114,15 @@ mod tests {
     /// A hint that does not do what it says is worse than none.
     #[test]
     fn what_is_advised_compiles() {
-        for (host, path) in [("api.example.com:8443", "/v1/a b\"c"), ("x.example", "/\u{202e}\\n")] {
+        for (host, path) in [
+            ("api.example.com:8443", "/v1/a b\"c"),
+            ("x.example", "/\u{202e}\\n"),
+        ] {
             let text = routes(host, "https", "POST", path);
-            let blocks: Vec<_> = text.split("\n\n").filter(|block| block.starts_with("    egress:")).collect();
+            let blocks: Vec<_> = text
+                .split("\n\n")
+                .filter(|block| block.starts_with("    egress:"))
+                .collect();
             assert_eq!(blocks.len(), 2);
             for block in blocks {
                 let section: Section = serde_saphyr::from_str(block).unwrap();
@@ -130,6 +143,9 @@ mod tests {
             ..AuditRecord::default()
         };
         let text = explain(&[record], Path::new("/log"));
-        assert!(!text.contains('\x1b') && !text.contains('\u{202e}') && !text.contains('\x07'), "{text}");
+        assert!(
+            !text.contains('\x1b') && !text.contains('\u{202e}') && !text.contains('\x07'),
+            "{text}"
+        );
     }
 }

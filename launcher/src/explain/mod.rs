@@ -22,8 +22,14 @@ pub enum ExplainError {
     #[error("{0}")]
     Usage(String),
     #[error("no log holds the event {event}; looked in {} of {}", count(.logs), directory.display())]
-    UnknownEvent { event: String, logs: usize, directory: PathBuf },
-    #[error("there is no log of a bottle or an agent `{0}`; `launcher log` without a name shows all")]
+    UnknownEvent {
+        event: String,
+        logs: usize,
+        directory: PathBuf,
+    },
+    #[error(
+        "there is no log of a bottle or an agent `{0}`; `launcher log` without a name shows all"
+    )]
     UnknownBottle(String),
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -34,7 +40,11 @@ pub enum ExplainError {
 }
 
 fn count(logs: &usize) -> String {
-    if *logs == 1 { "the log".into() } else { format!("{logs} logs") }
+    if *logs == 1 {
+        "the log".into()
+    } else {
+        format!("{logs} logs")
+    }
 }
 
 /// The audit logs of one bottle, of all bottles of an agent, or of all; the oldest first.
@@ -42,12 +52,19 @@ pub fn logs(directory: &Path, bottle: Option<&str>) -> Result<Vec<PathBuf>, Expl
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(ExplainError::Read { path: directory.to_owned(), source }),
+        Err(source) => {
+            return Err(ExplainError::Read {
+                path: directory.to_owned(),
+                source,
+            });
+        }
     };
     let mut found = Vec::new();
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Ok(slug) = name.parse::<Slug>() else { continue };
+        let Ok(slug) = name.parse::<Slug>() else {
+            continue;
+        };
         let agent = slug.as_str().rsplit_once('-').map(|(agent, _)| agent);
         let wanted = bottle.is_none_or(|wanted| wanted == name || Some(wanted) == agent);
         let path = entry.path().join("audit.jsonl");
@@ -68,15 +85,25 @@ pub fn each(
     path: &Path,
     mut visit: impl FnMut(&AuditRecord, &str) -> io::Result<bool>,
 ) -> Result<(), ExplainError> {
-    let failed = |source| ExplainError::Read { path: path.to_owned(), source };
+    let failed = |source| ExplainError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mut reader = BufReader::new(File::open(path).map_err(failed)?);
     let mut line = String::new();
     loop {
         line.clear();
-        if (&mut reader).take(MAX_LINE).read_line(&mut line).map_err(failed)? == 0 {
+        if (&mut reader)
+            .take(MAX_LINE)
+            .read_line(&mut line)
+            .map_err(failed)?
+            == 0
+        {
             return Ok(());
         }
-        let Ok(record) = serde_json::from_str(&line) else { continue };
+        let Ok(record) = serde_json::from_str(&line) else {
+            continue;
+        };
         if !visit(&record, line.trim_end())? {
             return Ok(());
         }
@@ -105,5 +132,9 @@ pub fn event(directory: &Path, event: &str) -> Result<String, ExplainError> {
             return Ok(advice::explain(&found, log));
         }
     }
-    Err(ExplainError::UnknownEvent { event: event.to_owned(), logs: logs.len(), directory: directory.to_owned() })
+    Err(ExplainError::UnknownEvent {
+        event: event.to_owned(),
+        logs: logs.len(),
+        directory: directory.to_owned(),
+    })
 }

@@ -34,7 +34,11 @@ impl AuditRecord {
     pub fn url(&self) -> String {
         let scheme = self.scheme.as_deref().unwrap_or("https");
         let default = if scheme == "http" { 80 } else { 443 };
-        let port = self.port.filter(|port| *port != default).map(|port| format!(":{port}")).unwrap_or_default();
+        let port = self
+            .port
+            .filter(|port| *port != default)
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
         format!("{scheme}://{}{port}{}", self.host, self.path)
     }
 }

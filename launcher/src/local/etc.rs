@@ -77,10 +77,16 @@ pub fn build(host: &Path, etc: &Path, setup: &Setup) -> Result<(), StepError> {
         match fs::symlink_metadata(&source) {
             Ok(meta) if meta.is_dir() => {
                 fs::create_dir_all(&target).step(format!("make /etc/{name}"))?;
-                bind(&source, &target, MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV)
-                    .step(format!("mount /etc/{name}"))?;
+                bind(
+                    &source,
+                    &target,
+                    MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV,
+                )
+                .step(format!("mount /etc/{name}"))?;
             }
-            Ok(meta) if meta.is_symlink() => copy(&source, &target).step(format!("copy /etc/{name}"))?,
+            Ok(meta) if meta.is_symlink() => {
+                copy(&source, &target).step(format!("copy /etc/{name}"))?
+            }
             _ => {}
         }
     }
@@ -90,8 +96,15 @@ pub fn build(host: &Path, etc: &Path, setup: &Setup) -> Result<(), StepError> {
 
 fn generate(etc: &Path, setup: &Setup) -> Result<(), StepError> {
     let (uid, gid, host) = (setup.agent_uid, setup.agent_gid, &setup.hostname);
-    let shell = if Path::new("/old/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
-    let mut git = format!("[safe]\n\tdirectory = {}\n", git_quote(&setup.workspace.to_string_lossy()));
+    let shell = if Path::new("/old/bin/bash").exists() {
+        "/bin/bash"
+    } else {
+        "/bin/sh"
+    };
+    let mut git = format!(
+        "[safe]\n\tdirectory = {}\n",
+        git_quote(&setup.workspace.to_string_lossy())
+    );
     if setup.git_name.is_some() || setup.git_email.is_some() {
         git.push_str("[user]\n");
         for (key, value) in [("name", &setup.git_name), ("email", &setup.git_email)] {
@@ -107,11 +120,20 @@ fn generate(etc: &Path, setup: &Setup) -> Result<(), StepError> {
                 "root:x:0:0:root:/root:/bin/sh\n{AGENT_USER}:x:{uid}:{gid}::{AGENT_HOME}:{shell}\nnobody:x:65534:65534::/:/bin/false\n"
             ),
         ),
-        ("group", format!("root:x:0:\n{AGENT_USER}:x:{gid}:\nnogroup:x:65534:\n")),
+        (
+            "group",
+            format!("root:x:0:\n{AGENT_USER}:x:{gid}:\nnogroup:x:65534:\n"),
+        ),
         ("hostname", format!("{host}\n")),
-        ("hosts", format!("127.0.0.1 localhost {host}\n::1 localhost\n")),
+        (
+            "hosts",
+            format!("127.0.0.1 localhost {host}\n::1 localhost\n"),
+        ),
         // The host's may name modules that look for their daemons.
-        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n".into()),
+        (
+            "nsswitch.conf",
+            "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n".into(),
+        ),
         // Names are resolved by the sidecar; a query of the agent's own would be a channel.
         ("resolv.conf", String::new()),
         ("gitconfig", git),
@@ -141,8 +163,12 @@ fn certificates(host: &Path, etc: &Path, setup: &Setup) -> Result<(), StepError>
     for name in BUNDLES {
         let target = etc.join(name);
         if fs::symlink_metadata(&target).is_ok_and(|meta| meta.is_file()) {
-            bind(&inside(CA_BUNDLE), &target, MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV)
-                .step(format!("mount /etc/{name}"))?;
+            bind(
+                &inside(CA_BUNDLE),
+                &target,
+                MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV,
+            )
+            .step(format!("mount /etc/{name}"))?;
         }
     }
     Ok(())
@@ -166,7 +192,9 @@ fn copy(source: &Path, target: &Path) -> io::Result<()> {
         return Ok(());
     }
     let mut content = Vec::new();
-    fs::File::open(source)?.take(MAX_FILE).read_to_end(&mut content)?;
+    fs::File::open(source)?
+        .take(MAX_FILE)
+        .read_to_end(&mut content)?;
     fs::write(target, content)
 }
 

@@ -7,10 +7,13 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, kill_process_group, set_dumpable_behavior, wait};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, kill_process_group,
+    set_dumpable_behavior, wait,
+};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
 
 use super::root::{self, Kept};
@@ -47,7 +50,11 @@ fn serve(channel: &Arc<OwnedFd>) -> Result<(), StepError> {
     let Some((Order::Setup(setup), fds)) = wire::receive(channel).step("read the set-up")? else {
         return Err(io::ErrorKind::UnexpectedEof).step("read the set-up");
     };
-    let sidecar = fds.into_iter().next().ok_or(io::ErrorKind::InvalidData).step("take the sidecar's directory")?;
+    let sidecar = fds
+        .into_iter()
+        .next()
+        .ok_or(io::ErrorKind::InvalidData)
+        .step("take the sidecar's directory")?;
 
     rustix::system::sethostname(setup.hostname.as_bytes()).step("set the host name")?;
     netlink::loopback_up().step("bring the loopback interface up")?;
@@ -101,8 +108,14 @@ fn start(
             .stdout(Stdio::null())
             .spawn()
     };
-    children.start(|| helper(kept)).step("start the program's helper")?;
-    let order = Become { run, uid: setup.agent_uid, gid: setup.agent_gid };
+    children
+        .start(|| helper(kept))
+        .step("start the program's helper")?;
+    let order = Become {
+        run,
+        uid: setup.agent_uid,
+        gid: setup.agent_gid,
+    };
     let mut passed: Vec<BorrowedFd<'_>> = vec![kept.sysctl.as_fd()];
     passed.extend(fds.iter().map(AsFd::as_fd));
     wire::send(&ours, &order, &passed).step("brief the program's helper")?;
@@ -112,7 +125,7 @@ fn start(
     match wire::receive::<Report>(&ours).step("hear from the program's helper")? {
         None => {
             let master: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
-            wire::send(channel, &Report::Started, &master).step("report")
+            children.announce(channel, &master).step("report")
         }
         Some((failed, _)) => {
             children.forget();
@@ -122,9 +135,16 @@ fn start(
 }
 
 fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
-    let master = rustix::fs::open("/dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+    let master = rustix::fs::open(
+        "/dev/pts/ptmx",
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     rustix::pty::unlockpt(&master)?;
-    let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let slave = ioctl_tiocgptpeer(
+        &master,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )?;
     Ok((master, slave))
 }
 
@@ -140,27 +160,46 @@ struct Program {
     pid: Option<Pid>,
     /// Counts starts, so that the reaper can wait for the next one.
     starts: u64,
+    /// Whether the launcher was told of the start.
+    announced: bool,
+    /// An end that came before that. The launcher hears of a start first, however short the program was.
+    ended: Option<Report>,
 }
 
 impl Children {
     /// Holds the lock from before the start until the number is known: the reaper may see the end of it first.
     fn start(&self, start: impl FnOnce() -> io::Result<std::process::Child>) -> io::Result<()> {
-        let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut program = self.lock();
         let child = start()?;
-        program.pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        program.starts += 1;
+        *program = Program {
+            pid: i32::try_from(child.id()).ok().and_then(Pid::from_raw),
+            starts: program.starts + 1,
+            announced: false,
+            ended: None,
+        };
         self.some.notify_all();
         Ok(())
     }
 
+    fn announce(&self, channel: &OwnedFd, master: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut program = self.lock();
+        wire::send(channel, &Report::Started, master)?;
+        program.announced = true;
+        match program.ended.take() {
+            Some(report) => wire::send(channel, &report, &[]),
+            None => Ok(()),
+        }
+    }
+
     fn forget(&self) {
-        self.program.lock().unwrap_or_else(PoisonError::into_inner).pid = None;
+        let mut program = self.lock();
+        program.pid = None;
+        program.ended = None;
     }
 
     fn signal(&self, number: i32) {
-        let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
         // The helper makes itself the leader of a session, so its number is that of a process group.
-        if let (Some(pid), Some(signal)) = (program.pid, Signal::from_named_raw(number)) {
+        if let (Some(pid), Some(signal)) = (self.lock().pid, Signal::from_named_raw(number)) {
             // It may have ended by itself.
             let _ended = kill_process_group(pid, signal);
         }
@@ -171,27 +210,41 @@ impl Children {
         loop {
             match wait(WaitOptions::empty()) {
                 Ok(Some((pid, status))) => {
-                    let mut program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
-                    if program.pid == Some(pid) {
-                        program.pid = None;
-                        let report =
-                            Report::Exited { code: status.exit_status(), signal: status.terminating_signal() };
-                        if wire::send(answers, &report, &[]).is_err() {
-                            std::process::exit(1);
-                        }
+                    if self.note_end(pid, status, answers).is_err() {
+                        std::process::exit(1);
                     }
                 }
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
                 // No child at all: wait for the next start.
                 Err(_) => {
-                    let program = self.program.lock().unwrap_or_else(PoisonError::into_inner);
                     let program = self
                         .some
-                        .wait_while(program, |program| program.starts == seen)
+                        .wait_while(self.lock(), |program| program.starts == seen)
                         .unwrap_or_else(PoisonError::into_inner);
                     seen = program.starts;
                 }
             }
         }
+    }
+
+    fn note_end(&self, pid: Pid, status: WaitStatus, answers: &OwnedFd) -> io::Result<()> {
+        let mut program = self.lock();
+        if program.pid != Some(pid) {
+            return Ok(());
+        }
+        program.pid = None;
+        let report = Report::Exited {
+            code: status.exit_status(),
+            signal: status.terminating_signal(),
+        };
+        if program.announced {
+            return wire::send(answers, &report, &[]);
+        }
+        program.ended = Some(report);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Program> {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

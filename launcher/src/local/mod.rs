@@ -37,7 +37,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
-use rustix::process::{Signal, geteuid, getegid};
+use rustix::process::{Signal, getegid, geteuid};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
@@ -91,7 +91,11 @@ impl Backend for Local {
         Channel::Socket(directory.socket())
     }
 
-    async fn isolate(&mut self, bottle: &Bottle<'_>, undo: &mut UndoStack) -> Result<(), BackendError> {
+    async fn isolate(
+        &mut self,
+        bottle: &Bottle<'_>,
+        undo: &mut UndoStack,
+    ) -> Result<(), BackendError> {
         let setup = setup(bottle)?;
         let directory = rustix::fs::open(
             &bottle.directory.run,
@@ -102,18 +106,41 @@ impl Backend for Local {
         let (child, ours) = start_stage1(&[])?;
         let stage1 = child.id();
         let end = ours.try_clone()?;
-        undo.push(format!("the bottle's processes (stage 1 is process {stage1})"), move || stop(child, &end));
+        undo.push(
+            format!("the bottle's processes (stage 1 is process {stage1})"),
+            move || stop(child, &end),
+        );
 
         rustix::io::ioctl_fionbio(&ours, true).map_err(io::Error::from)?;
-        let mut running =
-            Running { channel: UnixDatagram::from_std(ours.into())?, stage1, workspace: bottle.plan.workspace.path().to_owned() };
+        let mut running = Running {
+            channel: UnixDatagram::from_std(ours.into())?,
+            stage1,
+            workspace: bottle.plan.workspace.path().to_owned(),
+        };
         running.order(&Order::Setup(Box::new(setup)), &[directory.as_fd()])?;
         match running.report(SETUP).await? {
             (Report::Ready, _) => {}
-            (Report::Failed { step, error, remedy: Some(remedy) }, _) => {
-                return Err(BackendError::Missing(vec![Missing { what: format!("{step}: {error}"), remedy }]));
+            (
+                Report::Failed {
+                    step,
+                    error,
+                    remedy: Some(remedy),
+                },
+                _,
+            ) => {
+                return Err(BackendError::Missing(vec![Missing {
+                    what: format!("{step}: {error}"),
+                    remedy,
+                }]));
             }
-            (Report::Failed { step, error, remedy: None }, _) => {
+            (
+                Report::Failed {
+                    step,
+                    error,
+                    remedy: None,
+                },
+                _,
+            ) => {
                 return Err(BackendError::Isolate(format!("{step}: {error}")));
             }
             (other, _) => return Err(unexpected(&other)),
@@ -127,7 +154,11 @@ impl Backend for Local {
         trial::run(running, bottle).await
     }
 
-    async fn attach(&mut self, agent: &Agent, streams: Streams) -> Result<Option<OwnedFd>, BackendError> {
+    async fn attach(
+        &mut self,
+        agent: &Agent,
+        streams: Streams,
+    ) -> Result<Option<OwnedFd>, BackendError> {
         let running = self.running()?;
         running.start(agent, streams).await
     }
@@ -142,7 +173,10 @@ impl Backend for Local {
 
     fn end(&mut self) {
         // Closes the lifeline: the first process ends, and the kernel ends all others.
-        self.running = None;
+        if let Some(running) = self.running.take() {
+            // It may be closed already.
+            let _closed = shutdown(&running.channel, Shutdown::Both);
+        }
     }
 
     fn processes(&self) -> Vec<u32> {
@@ -152,12 +186,18 @@ impl Backend for Local {
 
 impl Local {
     fn running(&mut self) -> Result<&mut Running, BackendError> {
-        self.running.as_mut().ok_or_else(|| BackendError::Gone("it was not built".into()))
+        self.running
+            .as_mut()
+            .ok_or_else(|| BackendError::Gone("it was not built".into()))
     }
 }
 
 impl Running {
-    async fn start(&mut self, agent: &Agent, streams: Streams) -> Result<Option<OwnedFd>, BackendError> {
+    async fn start(
+        &mut self,
+        agent: &Agent,
+        streams: Streams,
+    ) -> Result<Option<OwnedFd>, BackendError> {
         let (own, argv) = match &agent.program {
             Program::Command(argv) => (false, argv.clone()),
             Program::Own(argv) => (true, argv.clone()),
@@ -171,16 +211,32 @@ impl Running {
         };
         match &streams {
             Streams::Terminal => self.order(&Order::Run(Box::new(run)), &[])?,
-            Streams::Pipes { stdin, stdout, stderr } => {
-                self.order(&Order::Run(Box::new(run)), &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+            Streams::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                self.order(
+                    &Order::Run(Box::new(run)),
+                    &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+                )?;
             }
         }
         // The bottle has its own now; as long as ours were open, a reader would not see the end.
         drop(streams);
         match self.report(SETUP).await? {
             (Report::Started, mut fds) => Ok(fds.pop()),
-            (Report::Failed { step, error, remedy }, _) => {
-                let hint = remedy.map(|remedy| format!("\nhint: {remedy}")).unwrap_or_default();
+            (
+                Report::Failed {
+                    step,
+                    error,
+                    remedy,
+                },
+                _,
+            ) => {
+                let hint = remedy
+                    .map(|remedy| format!("\nhint: {remedy}"))
+                    .unwrap_or_default();
                 Err(BackendError::Start(format!("{step}: {error}{hint}")))
             }
             (other, _) => Err(unexpected(&other)),
@@ -190,8 +246,19 @@ impl Running {
     async fn ended(&mut self) -> Result<Exit, BackendError> {
         match self.next().await? {
             (Report::Exited { code: Some(0), .. }, _) => Ok(Exit::Ok),
-            (Report::Exited { code: Some(code), .. }, _) => Ok(Exit::Agent(u8::try_from(code).unwrap_or(u8::MAX))),
-            (Report::Exited { signal: Some(signal), .. }, _) => Ok(Exit::signalled(signal)),
+            (
+                Report::Exited {
+                    code: Some(code), ..
+                },
+                _,
+            ) => Ok(Exit::Agent(u8::try_from(code).unwrap_or(u8::MAX))),
+            (
+                Report::Exited {
+                    signal: Some(signal),
+                    ..
+                },
+                _,
+            ) => Ok(Exit::signalled(signal)),
             (other, _) => Err(unexpected(&other)),
         }
     }
@@ -201,14 +268,18 @@ impl Running {
     }
 
     async fn report(&mut self, patience: Duration) -> Result<(Report, Vec<OwnedFd>), BackendError> {
-        let late = |_| BackendError::Gone(format!("it did not answer within {} s", patience.as_secs()));
+        let late =
+            |_| BackendError::Gone(format!("it did not answer within {} s", patience.as_secs()));
         timeout(patience, self.next()).await.map_err(late)?
     }
 
     async fn next(&mut self) -> Result<(Report, Vec<OwnedFd>), BackendError> {
         loop {
             self.channel.readable().await?;
-            match self.channel.try_io(Interest::READABLE, || wire::receive(&self.channel)) {
+            match self
+                .channel
+                .try_io(Interest::READABLE, || wire::receive(&self.channel))
+            {
                 Ok(Some(report)) => return Ok(report),
                 Ok(None) => return Err(BackendError::Gone("its first process has ended".into())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -229,9 +300,20 @@ fn setup(bottle: &Bottle<'_>) -> Result<Setup, BackendError> {
         alias: bottle.alias,
         port: PROXY_PORT,
         workspace: bottle.plan.workspace.path().to_owned(),
-        mounts: bottle.plan.mounts.iter().map(|mount| mount.path().to_owned()).collect(),
-        certificate: std::fs::read_to_string(bottle.directory.certificate())?,
-        bundle: BUNDLES.iter().map(Path::new).find(|path| path.is_file()).map(Path::to_owned),
+        mounts: bottle
+            .plan
+            .mounts
+            .iter()
+            .map(|mount| mount.path().to_owned())
+            .collect(),
+        certificate: std::fs::read_to_string(bottle.directory.certificate()).map_err(|error| {
+            BackendError::Isolate(format!("read the sidecar's certificate: {error}"))
+        })?,
+        bundle: BUNDLES
+            .iter()
+            .map(Path::new)
+            .find(|path| path.is_file())
+            .map(Path::to_owned),
         executable: std::env::current_exe()?,
         agent_uid: id(geteuid().as_raw()),
         agent_gid: id(getegid().as_raw()),
@@ -260,7 +342,10 @@ fn start_stage1(arguments: &[&str]) -> io::Result<(Child, OwnedFd)> {
 fn stop(mut child: Child, channel: &OwnedFd) -> io::Result<()> {
     // It may be closed already.
     let _closed = shutdown(channel, Shutdown::Both);
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw)
+        .ok_or(io::ErrorKind::NotFound)?;
     let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
     if !process::has_ended(&handle, TEARDOWN)? {
         child.kill()?;
@@ -279,11 +364,19 @@ fn try_namespaces() -> Result<(), Missing> {
     child.wait().map_err(cannot)?;
     match report.map_err(cannot)? {
         Some((Report::Ready, _)) => Ok(()),
-        Some((Report::Failed { step, error, remedy }, _)) => {
-            Err(Missing { what: format!("{step}: {error}"), remedy: remedy.unwrap_or_else(|| "see docs".into()) })
-        }
+        Some((
+            Report::Failed {
+                step,
+                error,
+                remedy,
+            },
+            _,
+        )) => Err(Missing {
+            what: format!("{step}: {error}"),
+            remedy: remedy
+                .unwrap_or_else(|| "`strace -f launcher doctor` shows the call that failed".into()),
+        }),
         Some((other, _)) => Err(cannot(io::Error::other(format!("{other:?}")))),
         None => Err(cannot(io::ErrorKind::UnexpectedEof.into())),
     }
 }
-

@@ -26,11 +26,20 @@ pub fn bind(source: &Path, target: &Path, flags: MountFlags) -> io::Result<()> {
         }
         if path.starts_with(target) {
             mount_remount(&path, MountFlags::BIND | own | flags, c"").map_err(|error| {
-                io::Error::new(io::Error::from(error).kind(), format!("restrict the mount {}: {error}", path.display()))
+                io::Error::new(
+                    io::Error::from(error).kind(),
+                    format!("restrict the mount {}: {error}", path.display()),
+                )
             })?;
         }
     }
-    if found { Ok(()) } else { Err(io::Error::other("the new mount is not in the kernel's table")) }
+    if found {
+        Ok(())
+    } else {
+        Err(io::Error::other(
+            "the new mount is not in the kernel's table",
+        ))
+    }
 }
 
 /// Mount points and their flags, which must be kept: those that came from outside are locked.
@@ -41,19 +50,22 @@ fn parse(table: &[u8]) -> Vec<(PathBuf, MountFlags)> {
             let mut fields = line.split(|byte| *byte == b' ');
             let path = unescape(fields.nth(4)?);
             let options = fields.next()?;
-            let flags = options.split(|byte| *byte == b',').fold(MountFlags::empty(), |flags, option| {
-                flags
-                    | match option {
-                        b"ro" => MountFlags::RDONLY,
-                        b"nosuid" => MountFlags::NOSUID,
-                        b"nodev" => MountFlags::NODEV,
-                        b"noexec" => MountFlags::NOEXEC,
-                        b"noatime" => MountFlags::NOATIME,
-                        b"nodiratime" => MountFlags::NODIRATIME,
-                        b"relatime" => MountFlags::RELATIME,
-                        _ => MountFlags::empty(),
-                    }
-            });
+            let flags =
+                options
+                    .split(|byte| *byte == b',')
+                    .fold(MountFlags::empty(), |flags, option| {
+                        flags
+                            | match option {
+                                b"ro" => MountFlags::RDONLY,
+                                b"nosuid" => MountFlags::NOSUID,
+                                b"nodev" => MountFlags::NODEV,
+                                b"noexec" => MountFlags::NOEXEC,
+                                b"noatime" => MountFlags::NOATIME,
+                                b"nodiratime" => MountFlags::NODIRATIME,
+                                b"relatime" => MountFlags::RELATIME,
+                                _ => MountFlags::empty(),
+                            }
+                    });
             Some((path, flags))
         })
         .collect()
@@ -88,7 +100,8 @@ mod tests {
 
     #[test]
     fn the_kernels_table_is_read() {
-        let line = b"36 35 98:0 /a /mnt/with\\040space ro,nosuid,relatime shared:1 - ext3 /dev/root rw\n";
+        let line =
+            b"36 35 98:0 /a /mnt/with\\040space ro,nosuid,relatime shared:1 - ext3 /dev/root rw\n";
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::RELATIME;
         assert_eq!(parse(line), [(PathBuf::from("/mnt/with space"), flags)]);
     }

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
+};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
@@ -30,13 +32,21 @@ pub struct Interface {
 /// Brings the loopback interface up; with it come 127.0.0.1/8, so that every alias is there too.
 pub fn loopback_up() -> io::Result<()> {
     let socket = open()?;
-    ask(&socket, RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK, LOOPBACK_INDEX, IFF_UP)?;
+    ask(
+        &socket,
+        RTM_NEWLINK,
+        NLM_F_REQUEST | NLM_F_ACK,
+        LOOPBACK_INDEX,
+        IFF_UP,
+    )?;
     let mut buffer = [0; 4096];
     let (length, _) = recv(&socket, &mut buffer, RecvFlags::empty())?;
     let answer = buffer.get(..length).unwrap_or_default();
     match messages(answer).next() {
         Some((NLMSG_ERROR, body)) => errno(body),
-        _ => Err(io::Error::other("the kernel's answer is not an acknowledgement")),
+        _ => Err(io::Error::other(
+            "the kernel's answer is not an acknowledgement",
+        )),
     }
 }
 
@@ -63,7 +73,12 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
 
 /// Protocol 0 is `NETLINK_ROUTE`.
 fn open() -> io::Result<OwnedFd> {
-    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?)
+    Ok(socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
 fn ask(socket: &OwnedFd, kind: u16, flags: u16, index: i32, up: u32) -> io::Result<()> {
@@ -78,7 +93,12 @@ fn ask(socket: &OwnedFd, kind: u16, flags: u16, index: i32, up: u32) -> io::Resu
     message.extend(index.to_ne_bytes());
     message.extend(up.to_ne_bytes()); // flags
     message.extend(up.to_ne_bytes()); // which of the flags to change
-    sendto(socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    sendto(
+        socket,
+        &message,
+        SendFlags::empty(),
+        &SocketAddrNetlink::new(0, 0),
+    )?;
     Ok(())
 }
 
@@ -101,7 +121,10 @@ fn interface(body: &[u8]) -> Option<Interface> {
         let value = attributes.get(4..length)?;
         if u16_at(attributes, 2)? == IFLA_IFNAME {
             let name = value.split(|byte| *byte == 0).next()?;
-            return Some(Interface { name: String::from_utf8_lossy(name).into_owned(), up });
+            return Some(Interface {
+                name: String::from_utf8_lossy(name).into_owned(),
+                up,
+            });
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
@@ -116,11 +139,19 @@ fn errno(body: &[u8]) -> io::Result<()> {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+    bytes
+        .get(at..at + 4)?
+        .try_into()
+        .ok()
+        .map(u32::from_ne_bytes)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+    bytes
+        .get(at..at + 2)?
+        .try_into()
+        .ok()
+        .map(u16::from_ne_bytes)
 }
 
 #[cfg(test)]
@@ -129,7 +160,12 @@ mod tests {
 
     #[test]
     fn this_namespace_has_a_loopback_interface() {
-        assert!(interfaces().unwrap().iter().any(|interface| interface.name == "lo"));
+        assert!(
+            interfaces()
+                .unwrap()
+                .iter()
+                .any(|interface| interface.name == "lo")
+        );
     }
 
     #[test]

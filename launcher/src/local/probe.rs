@@ -22,7 +22,15 @@ use crate::environment::PROXY_USER;
 
 /// Every probe reports on all of these.
 pub const CHECKS: [&str; 10] = [
-    "sidecar", "password", "interfaces", "routes", "host loopback", "outside", "identity", "system calls", "files",
+    "sidecar",
+    "password",
+    "interfaces",
+    "routes",
+    "host loopback",
+    "outside",
+    "identity",
+    "system calls",
+    "files",
     "processes",
 ];
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -48,7 +56,11 @@ pub fn main() -> ExitCode {
         .and_then(|_| Ok(serde_json::from_str::<Task>(&text)?))
         .and_then(|task| Ok(serde_json::to_vec(&run(&task))?))
         .and_then(|report| io::stdout().write_all(&report));
-    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if outcome.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn run(task: &Task) -> Vec<Check> {
@@ -70,7 +82,11 @@ fn run(task: &Task) -> Vec<Check> {
         .map(|(name, outcome)| {
             let held = outcome.is_ok();
             let (Ok(detail) | Err(detail)) = outcome;
-            Check { name: (*name).into(), held, detail }
+            Check {
+                name: (*name).into(),
+                held,
+                detail,
+            }
         })
         .collect()
 }
@@ -80,8 +96,13 @@ type Outcome = Result<String, String>;
 fn sidecar(task: &Task) -> Outcome {
     match ask(task, Some(&task.password)) {
         Ok(200) => Ok(format!("{} answers", task.alias)),
-        Ok(status) => Err(format!("the sidecar answers {status} to the bottle's own credentials")),
-        Err(error) => Err(format!("the sidecar does not answer on {}:{}: {error}", task.alias, task.port)),
+        Ok(status) => Err(format!(
+            "the sidecar answers {status} to the bottle's own credentials"
+        )),
+        Err(error) => Err(format!(
+            "the sidecar does not answer on {}:{}: {error}",
+            task.alias, task.port
+        )),
     }
 }
 
@@ -108,15 +129,25 @@ fn ask(task: &Task, password: Option<&str>) -> io::Result<u16> {
     stream.write_all(request.as_bytes())?;
     let mut head = [0; 12];
     stream.read_exact(&mut head)?;
-    let status = std::str::from_utf8(&head).ok().and_then(|head| head.strip_prefix("HTTP/1.1 ")?.parse().ok());
+    let status = std::str::from_utf8(&head)
+        .ok()
+        .and_then(|head| head.strip_prefix("HTTP/1.1 ")?.parse().ok());
     status.ok_or_else(|| io::Error::other("its answer is not HTTP"))
 }
 
 fn interfaces() -> Outcome {
     let found = netlink::interfaces().map_err(|error| format!("cannot be listed: {error}"))?;
     // Tunnels that the kernel puts into every namespace are there and down, and nobody in here can raise them.
-    let up: Vec<_> = found.into_iter().filter(|interface| interface.up).map(|interface| interface.name).collect();
-    if up == ["lo"] { Ok("lo alone is up".into()) } else { Err(format!("these are up: {}", up.join(", "))) }
+    let up: Vec<_> = found
+        .into_iter()
+        .filter(|interface| interface.up)
+        .map(|interface| interface.name)
+        .collect();
+    if up == ["lo"] {
+        Ok("lo alone is up".into())
+    } else {
+        Err(format!("these are up: {}", up.join(", ")))
+    }
 }
 
 fn routes() -> Outcome {
@@ -127,7 +158,10 @@ fn routes() -> Outcome {
     }
     if Path::new("/proc/net/ipv6_route").exists() {
         let table = read("/proc/net/ipv6_route")?;
-        if let Some(route) = table.lines().find(|route| route.split_ascii_whitespace().next_back() != Some("lo")) {
+        if let Some(route) = table
+            .lines()
+            .find(|route| route.split_ascii_whitespace().next_back() != Some("lo"))
+        {
             return Err(format!("there is an IPv6 route: {route}"));
         }
     }
@@ -135,9 +169,16 @@ fn routes() -> Outcome {
 }
 
 fn host_loopback(task: &Task) -> Outcome {
-    for ip in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(task.alias), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)] {
+    for ip in [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V4(task.alias),
+        IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+    ] {
         if TcpStream::connect_timeout(&SocketAddr::new(ip, task.canary_port), PATIENCE).is_ok() {
-            return Err(format!("a connection to {ip}:{} was accepted", task.canary_port));
+            return Err(format!(
+                "a connection to {ip}:{} was accepted",
+                task.canary_port
+            ));
         }
     }
     let name = std::os::unix::net::SocketAddr::from_abstract_name(&task.canary_name)
@@ -149,12 +190,18 @@ fn host_loopback(task: &Task) -> Outcome {
 }
 
 fn outside() -> Outcome {
-    for (ip, port) in [([192, 0, 2, 1], 443), ([1, 1, 1, 1], 53), ([169, 254, 169, 254], 80), ([10, 0, 0, 1], 22)] {
+    for (ip, port) in [
+        ([192, 0, 2, 1], 443),
+        ([1, 1, 1, 1], 53),
+        ([169, 254, 169, 254], 80),
+        ([10, 0, 0, 1], 22),
+    ] {
         let address = SocketAddr::from((ip, port));
         if TcpStream::connect_timeout(&address, PATIENCE).is_ok() {
             return Err(format!("a TCP connection to {address} was accepted"));
         }
-        let sent = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(b"probe", address));
+        let sent =
+            UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(b"probe", address));
         if sent.is_ok() {
             return Err(format!("a datagram to {address} was sent"));
         }
@@ -163,12 +210,17 @@ fn outside() -> Outcome {
 }
 
 fn identity() -> Outcome {
-    let status = fs::read_to_string("/proc/self/status").map_err(|error| format!("/proc/self/status: {error}"))?;
+    let status = fs::read_to_string("/proc/self/status")
+        .map_err(|error| format!("/proc/self/status: {error}"))?;
     let field = |name: &str| {
-        status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).unwrap_or_default()
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .map(str::trim)
+            .unwrap_or_default()
     };
     for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        if field(name).trim_start_matches('0') != "" || field(name).is_empty() {
+        if u64::from_str_radix(field(name), 16) != Ok(0) {
             return Err(format!("{name} is {}", field(name)));
         }
     }
@@ -181,11 +233,18 @@ fn identity() -> Outcome {
     if uids.len() != 4 || uids.contains(&"0") {
         return Err(format!("the user ids are {}", uids.join(" ")));
     }
-    Ok(format!("uid {}, no capabilities", uids.first().unwrap_or(&"")))
+    Ok(format!(
+        "uid {}, no capabilities",
+        uids.first().unwrap_or(&"")
+    ))
 }
 
 fn system_calls() -> Outcome {
-    for flags in [UnshareFlags::NEWUSER, UnshareFlags::NEWNET, UnshareFlags::NEWNS] {
+    for flags in [
+        UnshareFlags::NEWUSER,
+        UnshareFlags::NEWNET,
+        UnshareFlags::NEWNS,
+    ] {
         if sys::unshare(flags).is_ok() {
             return Err(format!("unshare({flags:?}) was allowed"));
         }
@@ -215,9 +274,18 @@ fn files(task: &Task) -> Outcome {
             return Err(format!("{path} could be written"));
         }
     }
-    for path in ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/1/root", "/proc/1/environ"] {
+    for path in [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sysrq-trigger",
+        "/proc/1/root",
+        "/proc/1/environ",
+    ] {
         let path = Path::new(path);
-        if fs::OpenOptions::new().write(true).open(path).is_ok_and(|file| !is_null(&file)) {
+        if fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .is_ok_and(|file| !is_null(&file))
+        {
             return Err(format!("{} could be written", path.display()));
         }
     }
@@ -241,7 +309,13 @@ fn processes() -> Outcome {
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         // 1 is the bottle's own first process; old kernels cannot hide it.
-        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()) && *name != own && name != "1")
+        .filter(|name| {
+            name.bytes().all(|byte| byte.is_ascii_digit()) && *name != own && name != "1"
+        })
         .collect();
-    if others.is_empty() { Ok("none of the host's".into()) } else { Err(format!("visible: {}", others.join(", "))) }
+    if others.is_empty() {
+        Ok("none of the host's".into())
+    } else {
+        Err(format!("visible: {}", others.join(", ")))
+    }
 }

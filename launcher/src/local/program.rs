@@ -15,8 +15,9 @@ use std::process::{Command, ExitCode};
 use rustix::fs::{Access, access};
 use rustix::process::{Resource, Rlimit, chdir, ioctl_tiocsctty, setrlimit, setsid};
 use rustix::thread::{
-    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, UnshareFlags, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, UnshareFlags,
+    clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+    set_capabilities_secure_bits, set_no_new_privs,
 };
 
 use super::step::{Step, StepError};
@@ -24,7 +25,9 @@ use super::wire::{self, Become, Run};
 use super::{init, seccomp, stage1, sys};
 
 pub fn main() -> ExitCode {
-    let Ok(channel) = init::take_channel() else { return ExitCode::FAILURE };
+    let Ok(channel) = init::take_channel() else {
+        return ExitCode::FAILURE;
+    };
     let Err(error) = run(&channel);
     // Where the first process is gone so are we.
     let _unheard = wire::send(&channel, &error.into_report(), &[]);
@@ -36,19 +39,28 @@ fn run(channel: &OwnedFd) -> Result<Infallible, StepError> {
         return Err(io::ErrorKind::UnexpectedEof).step("read what to become");
     };
     let mut fds = fds.into_iter();
-    let sysctl = fds.next().ok_or(io::ErrorKind::InvalidData).step("take /proc/sys")?;
+    let sysctl = fds
+        .next()
+        .ok_or(io::ErrorKind::InvalidData)
+        .step("take /proc/sys")?;
     setsid().step("start a session")?;
     streams(&order.run, fds)?;
 
     sys::unshare(UnshareFlags::NEWUSER).step("enter the agent's user namespace")?;
     stage1::map_ids(order.uid, 0, order.gid, 0)?;
     // A second wall behind the filter: no user namespace below this one, whatever system call asks for it.
-    let limit = format!("/proc/self/fd/{}/user/max_user_namespaces", sysctl.as_raw_fd());
+    let limit = format!(
+        "/proc/self/fd/{}/user/max_user_namespaces",
+        sysctl.as_raw_fd()
+    );
     std::fs::write(limit, "0").step("forbid further user namespaces")?;
     drop(sysctl);
 
     // Not 0: a handler that the host's core_pattern names runs on the host for every limit but 1 (core(5)).
-    let no_core = Rlimit { current: Some(1), maximum: Some(1) };
+    let no_core = Rlimit {
+        current: Some(1),
+        maximum: Some(1),
+    };
     setrlimit(Resource::Core, no_core).step("forbid core dumps")?;
     chdir(&order.run.directory).step(format!("enter {}", order.run.directory.display()))?;
     let program = find(&order.run)?;
@@ -67,7 +79,11 @@ fn run(channel: &OwnedFd) -> Result<Infallible, StepError> {
 }
 
 fn streams(run: &Run, mut fds: impl Iterator<Item = OwnedFd>) -> Result<(), StepError> {
-    let mut next = || fds.next().ok_or(io::ErrorKind::InvalidData).step("take the standard streams");
+    let mut next = || {
+        fds.next()
+            .ok_or(io::ErrorKind::InvalidData)
+            .step("take the standard streams")
+    };
     let (input, output, error);
     if run.terminal {
         let terminal = next()?;
@@ -115,19 +131,35 @@ fn find(run: &Run) -> Result<PathBuf, StepError> {
     if run.own {
         return Ok("/proc/self/exe".into());
     }
-    let name = run.argv.first().ok_or(io::ErrorKind::InvalidInput).step("find the program")?;
+    let name = run
+        .argv
+        .first()
+        .ok_or(io::ErrorKind::InvalidInput)
+        .step("find the program")?;
     let runnable = |path: &Path| path.is_file() && access(path, Access::EXEC_OK).is_ok();
     let missing = |place: &str, remedy: &str| {
-        Err(io::Error::new(io::ErrorKind::NotFound, format!("it is not {place}")))
-            .step(format!("find the program `{name}`"))
-            .map_err(|error: StepError| error.remedy(remedy))
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("it is not {place}"),
+        ))
+        .step(format!("find the program `{name}`"))
+        .map_err(|error: StepError| error.remedy(remedy))
     };
     const REMEDY: &str = "a bottle has the host's /usr and /opt and nothing of your home directory; add the program's directory to the bottle's `mounts` and to PATH in its `env`";
     if name.contains('/') {
         let path = PathBuf::from(name);
-        return if runnable(&path) { Ok(path) } else { missing("an executable file in the bottle", REMEDY) };
+        return if runnable(&path) {
+            Ok(path)
+        } else {
+            missing("an executable file in the bottle", REMEDY)
+        };
     }
-    let path = run.env.iter().find(|(key, _)| key == "PATH").map(|(_, value)| value.as_str()).unwrap_or_default();
+    let path = run
+        .env
+        .iter()
+        .find(|(key, _)| key == "PATH")
+        .map(|(_, value)| value.as_str())
+        .unwrap_or_default();
     let found = path
         .as_bytes()
         .split(|byte| *byte == b':')

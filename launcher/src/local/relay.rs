@@ -20,20 +20,29 @@ const MAX_CONNECTIONS: usize = 512;
 pub fn start(address: SocketAddrV4, directory: OwnedFd) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    std::thread::Builder::new().name("relay".into()).spawn(move || {
-        runtime.block_on(serve(listener, Arc::new(directory)));
-        // Without its relay a bottle is only offline. It ends, because nobody would know why.
-        std::process::exit(1);
-    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    std::thread::Builder::new()
+        .name("relay".into())
+        .spawn(move || {
+            runtime.block_on(serve(listener, Arc::new(directory)));
+            // Without its relay a bottle is only offline. It ends, because nobody would know why.
+            std::process::exit(1);
+        })?;
     Ok(())
 }
 
 async fn serve(listener: TcpListener, directory: Arc<OwnedFd>) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+        return;
+    };
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((agent, _)) => {
                 let directory = Arc::clone(&directory);

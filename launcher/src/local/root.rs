@@ -18,7 +18,9 @@ use super::wire::Setup;
 use crate::environment::AGENT_HOME;
 
 /// What programs are made of. A directory is shown read-only, a symbolic link (`/bin` to `usr/bin`) stays one.
-const SYSTEM: [&str; 9] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "nix"];
+const SYSTEM: [&str; 9] = [
+    "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "nix",
+];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Memory that the agent can fill: path, options.
 const SCRATCH: [(&str, &str); 5] = [
@@ -31,10 +33,20 @@ const SCRATCH: [(&str, &str); 5] = [
 /// Without capabilities, but under the uid that the host knows as root when root started the launcher, a process may
 /// still write to these.
 const PROC_READ_ONLY: [&str; 6] = ["sys", "bus", "fs", "irq", "acpi", "scsi"];
-const PROC_HIDDEN: [&str; 8] =
-    ["kcore", "keys", "key-users", "kmsg", "latency_stats", "sched_debug", "sysrq-trigger", "timer_list"];
+const PROC_HIDDEN: [&str; 8] = [
+    "kcore",
+    "keys",
+    "key-users",
+    "kmsg",
+    "latency_stats",
+    "sched_debug",
+    "sysrq-trigger",
+    "timer_list",
+];
 
-const READ_ONLY: MountFlags = MountFlags::RDONLY.union(MountFlags::NOSUID).union(MountFlags::NODEV);
+const READ_ONLY: MountFlags = MountFlags::RDONLY
+    .union(MountFlags::NOSUID)
+    .union(MountFlags::NODEV);
 const READ_WRITE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
 /// What the first process keeps of the outside.
@@ -50,9 +62,18 @@ pub struct Kept {
 /// Builds the tree and moves this process, and the whole mount namespace, into it.
 pub fn enter(setup: &Setup) -> Result<Kept, StepError> {
     // Nothing that is mounted from here on is seen by the host, and the other way round.
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).step("make the mounts private")?;
-    let base = ["/tmp", "/mnt", "/var"].iter().find(|path| Path::new(path).is_dir()).copied().unwrap_or("/");
-    mount("tmpfs", base, "tmpfs", READ_WRITE, c"mode=755,size=64m").step(format!("mount a tmpfs on {base}"))?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .step("make the mounts private")?;
+    let base = ["/tmp", "/mnt", "/var"]
+        .iter()
+        .find(|path| Path::new(path).is_dir())
+        .copied()
+        .unwrap_or("/");
+    mount("tmpfs", base, "tmpfs", READ_WRITE, c"mode=755,size=64m")
+        .step(format!("mount a tmpfs on {base}"))?;
     chdir(base).step("enter the new root")?;
     for name in ["old", "new"] {
         fs::create_dir(name).step(format!("make {name}"))?;
@@ -62,7 +83,8 @@ pub fn enter(setup: &Setup) -> Result<Kept, StepError> {
 
     let old = Path::new("/old");
     let new = Path::new("/new");
-    mount("tmpfs", new, "tmpfs", READ_WRITE, c"mode=755,size=64m").step("mount the bottle's root")?;
+    mount("tmpfs", new, "tmpfs", READ_WRITE, c"mode=755,size=64m")
+        .step("mount the bottle's root")?;
     for name in SYSTEM {
         system(&old.join(name), &new.join(name), name)?;
     }
@@ -110,13 +132,22 @@ fn system(source: &Path, target: &Path, name: &str) -> Result<(), StepError> {
 
 /// There, programs are below `/run/current-system`, a link into `/nix`; `/run` is a tmpfs of ours.
 fn nixos(old: &Path, new: &Path) -> Result<(), StepError> {
-    let Ok(system) = fs::read_link(old.join("run/current-system")) else { return Ok(()) };
+    let Ok(system) = fs::read_link(old.join("run/current-system")) else {
+        return Ok(());
+    };
     symlink(system, new.join("run/current-system")).step("make the link /run/current-system")
 }
 
 fn devices(old: &Path, new: &Path) -> Result<(), StepError> {
     let dev = new.join("dev");
-    mount("tmpfs", &dev, "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, c"mode=755,size=64k").step("mount /dev")?;
+    mount(
+        "tmpfs",
+        &dev,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NOEXEC,
+        c"mode=755,size=64k",
+    )
+    .step("mount /dev")?;
     for name in DEVICES {
         let target = dev.join(name);
         File::create(&target).step(format!("make /dev/{name}"))?;
@@ -142,8 +173,20 @@ fn terminals(new: &Path) -> Result<(), StepError> {
     let target = new.join("dev/pts");
     fs::create_dir(&target).step("make /dev/pts")?;
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount("devpts", &target, "devpts", flags, c"newinstance,ptmxmode=0666,mode=620").step("mount /dev/pts")?;
-    mount_remount(new.join("dev"), MountFlags::BIND | MountFlags::RDONLY | flags, c"").step("make /dev read-only")
+    mount(
+        "devpts",
+        &target,
+        "devpts",
+        flags,
+        c"newinstance,ptmxmode=0666,mode=620",
+    )
+    .step("mount /dev/pts")?;
+    mount_remount(
+        new.join("dev"),
+        MountFlags::BIND | MountFlags::RDONLY | flags,
+        c"",
+    )
+    .step("make /dev read-only")
 }
 
 fn scratch(target: &Path, options: &str) -> Result<(), StepError> {
@@ -167,19 +210,28 @@ fn proc(new: &Path) -> Result<OwnedFd, StepError> {
                 "the kernel refuses a new /proc where parts of the old one are covered, as in a container; in Docker start the container with --security-opt systempaths=unconfined, or run the launcher outside of it",
             )
         })?;
-    let sysctl = rustix::fs::open(target.join("sys"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .step("open /proc/sys")?;
+    let sysctl = rustix::fs::open(
+        target.join("sys"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .step("open /proc/sys")?;
     for name in PROC_READ_ONLY {
         let path = target.join(name);
         if path.exists() {
-            bind(&path, &path, READ_ONLY | MountFlags::NOEXEC).step(format!("make /proc/{name} read-only"))?;
+            bind(&path, &path, READ_ONLY | MountFlags::NOEXEC)
+                .step(format!("make /proc/{name} read-only"))?;
         }
     }
     for name in PROC_HIDDEN {
         let path = target.join(name);
         if path.exists() {
-            bind(&new.join("dev/null"), &path, MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC)
-                .step(format!("cover /proc/{name}"))?;
+            bind(
+                &new.join("dev/null"),
+                &path,
+                MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC,
+            )
+            .step(format!("cover /proc/{name}"))?;
         }
     }
     Ok(sysctl)
@@ -200,7 +252,8 @@ fn expose(path: &Path, old: &Path, new: &Path, flags: MountFlags) -> Result<(), 
     // A link here was made after the launcher looked, by somebody who wants it to be followed.
     let meta = fs::symlink_metadata(&source).step(format!("look at {name}"))?;
     if meta.is_symlink() || fs::canonicalize(&source).ok().as_deref() != Some(&*source) {
-        return Err(std::io::Error::other("it has become a symbolic link")).step(format!("show {name}"));
+        return Err(std::io::Error::other("it has become a symbolic link"))
+            .step(format!("show {name}"));
     }
     if meta.is_dir() {
         fs::create_dir_all(&target).step(format!("make {name}"))?;
@@ -221,12 +274,14 @@ fn executable(path: &Path) -> Result<OwnedFd, StepError> {
     let inside = Path::new("/old").join(path.strip_prefix("/").unwrap_or(path));
     let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
     if identity(&inside).step(step())? != identity(Path::new("/old/proc/self/exe")).step(step())? {
-        let error = std::io::Error::other("it was replaced while the launcher started; start again");
+        let error =
+            std::io::Error::other("it was replaced while the launcher started; start again");
         return Err(error).step(step());
     }
     File::create(place).step(step())?;
     bind(&inside, place, READ_ONLY).step(step())?;
-    let kept = rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(step())?;
+    let kept =
+        rustix::fs::open(place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(step())?;
     unmount(place, UnmountFlags::DETACH).step(step())?;
     Ok(kept)
 }

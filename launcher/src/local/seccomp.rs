@@ -10,21 +10,29 @@ use std::collections::BTreeMap;
 use std::io;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is, SeccompCondition as Condition,
-    SeccompFilter, SeccompRule, TargetArch, apply_filter, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Width, SeccompCmpOp as Is,
+    SeccompCondition as Condition, SeccompFilter, SeccompRule, TargetArch, apply_filter,
+    sock_filter,
 };
 
-#[cfg(target_arch = "x86_64")]
-use super::syscalls::x86_64 as number;
 #[cfg(target_arch = "aarch64")]
 use super::syscalls::aarch64 as number;
+#[cfg(target_arch = "x86_64")]
+use super::syscalls::x86_64 as number;
 
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
 /// Flags of clone(2) that make a namespace. `CLONE_NEWTIME` shares its bit with the exit signal and is unshare's alone.
-const NAMESPACES: [u64; 7] =
-    [0x0002_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
+const NAMESPACES: [u64; 7] = [
+    0x0002_0000,
+    0x0200_0000,
+    0x0400_0000,
+    0x0800_0000,
+    0x1000_0000,
+    0x2000_0000,
+    0x4000_0000,
+];
 
 const AF_UNIX: u64 = 1;
 const AF_INET: u64 = 2;
@@ -60,30 +68,53 @@ fn programs() -> io::Result<Vec<BpfProgram>> {
 }
 
 fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: u32) -> io::Result<BpfProgram> {
-    let arch = if cfg!(target_arch = "x86_64") { TargetArch::x86_64 } else { TargetArch::aarch64 };
-    SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno), arch)
-        .and_then(BpfProgram::try_from)
-        .map_err(io::Error::other)
+    let arch = if cfg!(target_arch = "x86_64") {
+        TargetArch::x86_64
+    } else {
+        TargetArch::aarch64
+    };
+    SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno),
+        arch,
+    )
+    .and_then(BpfProgram::try_from)
+    .map_err(io::Error::other)
 }
 
 fn denied() -> io::Result<BTreeMap<i64, Vec<SeccompRule>>> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        number::ALWAYS.iter().map(|number| (*number, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = number::ALWAYS
+        .iter()
+        .map(|number| (*number, Vec::new()))
+        .collect();
     rules.insert(
         number::CLONE,
-        NAMESPACES.iter().map(|flag| rule(&[(0, Width::Qword, Is::MaskedEq(*flag), *flag)])).collect::<Result<_, _>>()?,
+        NAMESPACES
+            .iter()
+            .map(|flag| rule(&[(0, Width::Qword, Is::MaskedEq(*flag), *flag)]))
+            .collect::<Result<_, _>>()?,
     );
     rules.insert(
         number::IOCTL,
-        IOCTLS.iter().map(|request| rule(&[(1, Width::Dword, Is::Eq, *request)])).collect::<Result<_, _>>()?,
+        IOCTLS
+            .iter()
+            .map(|request| rule(&[(1, Width::Dword, Is::Eq, *request)]))
+            .collect::<Result<_, _>>()?,
     );
     rules.insert(number::SOCKET, sockets()?);
     rules.insert(number::SOCKETPAIR, sockets()?);
     // The limit that keeps the host's core handler from running for the agent's crashes.
-    rules.insert(number::SETRLIMIT, vec![rule(&[(0, Width::Dword, Is::Eq, RLIMIT_CORE)])?]);
+    rules.insert(
+        number::SETRLIMIT,
+        vec![rule(&[(0, Width::Dword, Is::Eq, RLIMIT_CORE)])?],
+    );
     rules.insert(
         number::PRLIMIT64,
-        vec![rule(&[(1, Width::Dword, Is::Eq, RLIMIT_CORE), (2, Width::Qword, Is::Ne, 0)])?],
+        vec![rule(&[
+            (1, Width::Dword, Is::Eq, RLIMIT_CORE),
+            (2, Width::Qword, Is::Ne, 0),
+        ])?],
     );
     Ok(rules)
 }
@@ -94,7 +125,12 @@ fn sockets() -> io::Result<Vec<SeccompRule>> {
     let protocols = PROTOCOLS.map(|protocol| not(2, protocol));
     Ok(vec![
         // vsock, packet, Bluetooth, CAN, AF_ALG and the like: some of these are not in a namespace at all.
-        rule(&[not(0, AF_UNIX), not(0, AF_INET), not(0, AF_INET6), not(0, AF_NETLINK)])?,
+        rule(&[
+            not(0, AF_UNIX),
+            not(0, AF_INET),
+            not(0, AF_INET6),
+            not(0, AF_NETLINK),
+        ])?,
         // Only rtnetlink, by which programs list their interfaces.
         rule(&[is(0, AF_NETLINK), not(2, 0)])?,
         rule(&[&[is(0, AF_INET)], &protocols[..]].concat())?,
@@ -105,7 +141,9 @@ fn sockets() -> io::Result<Vec<SeccompRule>> {
 fn rule(conditions: &[(u8, Width, Is, u64)]) -> io::Result<SeccompRule> {
     let conditions = conditions
         .iter()
-        .map(|(argument, width, operator, value)| Condition::new(*argument, width.clone(), operator.clone(), *value))
+        .map(|(argument, width, operator, value)| {
+            Condition::new(*argument, width.clone(), operator.clone(), *value)
+        })
         .collect::<Result<_, _>>()
         .map_err(io::Error::other)?;
     SeccompRule::new(conditions).map_err(io::Error::other)
@@ -134,6 +172,10 @@ mod tests {
     #[test]
     fn the_filters_compile() {
         let programs = programs().unwrap();
-        assert!(programs.iter().all(|program| !program.is_empty() && program.len() < 4096));
+        assert!(
+            programs
+                .iter()
+                .all(|program| !program.is_empty() && program.len() < 4096)
+        );
     }
 }

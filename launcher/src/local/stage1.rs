@@ -33,8 +33,12 @@ fn run(launcher: u32, check: bool) -> Result<ExitCode, StepError> {
     sys::close_inherited_on_exec().step("close inherited descriptors")?;
     let (uid, gid) = (geteuid(), getegid());
     if uid.is_root() {
-        // Root's supplementary groups would stay in force on the workspace; others cannot drop theirs.
-        rustix::thread::set_thread_groups(&[]).step("drop supplementary groups")?;
+        // Root's supplementary groups would stay in force on the workspace. Others cannot drop theirs, and neither can a
+        // root that is one in a user namespace only.
+        match rustix::thread::set_thread_groups(&[]) {
+            Ok(()) | Err(rustix::io::Errno::PERM) => {}
+            Err(error) => return Err(error).step("drop supplementary groups"),
+        }
     }
     leave()?;
     map_ids(0, uid.as_raw(), 0, gid.as_raw())?;
@@ -63,19 +67,36 @@ fn leave() -> Result<(), StepError> {
         | UnshareFlags::NEWUTS
         | UnshareFlags::NEWNET
         | UnshareFlags::NEWCGROUP;
-    sys::unshare(all).step("enter new namespaces").map_err(explain)
+    sys::unshare(all)
+        .step("enter new namespaces")
+        .map_err(explain)
 }
 
 /// Writes the one-to-one maps of the user namespace that was just entered.
-pub fn map_ids(inner_uid: u32, outer_uid: u32, inner_gid: u32, outer_gid: u32) -> Result<(), StepError> {
-    fs::write("/proc/self/setgroups", "deny").step("deny setgroups").map_err(explain)?;
-    fs::write("/proc/self/gid_map", format!("{inner_gid} {outer_gid} 1\n")).step("map the group").map_err(explain)?;
-    fs::write("/proc/self/uid_map", format!("{inner_uid} {outer_uid} 1\n")).step("map the user").map_err(explain)
+pub fn map_ids(
+    inner_uid: u32,
+    outer_uid: u32,
+    inner_gid: u32,
+    outer_gid: u32,
+) -> Result<(), StepError> {
+    fs::write("/proc/self/setgroups", "deny")
+        .step("deny setgroups")
+        .map_err(explain)?;
+    fs::write("/proc/self/gid_map", format!("{inner_gid} {outer_gid} 1\n"))
+        .step("map the group")
+        .map_err(explain)?;
+    fs::write("/proc/self/uid_map", format!("{inner_uid} {outer_uid} 1\n"))
+        .step("map the user")
+        .map_err(explain)
 }
 
 /// Which of the kernel's switches it was, and the command that turns it.
 fn explain(error: StepError) -> StepError {
-    let knob = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let knob = |path: &str| {
+        fs::read_to_string(path)
+            .ok()
+            .map(|text| text.trim().to_owned())
+    };
     if knob("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
         return error.remedy(
             "user namespaces are switched off for users; switch them on with: sudo sysctl -w kernel.unprivileged_userns_clone=1",

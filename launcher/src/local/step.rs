@@ -23,7 +23,11 @@ impl StepError {
     }
 
     pub fn into_report(self) -> Report {
-        Report::Failed { step: self.step, error: self.source.to_string(), remedy: self.remedy }
+        Report::Failed {
+            step: self.step,
+            error: self.source.to_string(),
+            remedy: self.remedy,
+        }
     }
 }
 
@@ -42,6 +46,10 @@ pub trait Step<T> {
 
 impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     fn step(self, step: impl Into<String>) -> Result<T, StepError> {
-        self.map_err(|error| StepError { step: step.into(), source: error.into(), remedy: None })
+        self.map_err(|error| StepError {
+            step: step.into(),
+            source: error.into(),
+            remedy: None,
+        })
     }
 }

@@ -1,5 +1,8 @@
 //! The two things that have no safe wrapper. All of the launcher's `unsafe` is in this file.
-#![expect(unsafe_code, reason = "unshare(2) and descriptors that we did not open have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "unshare(2) and descriptors that we did not open have no safe wrapper"
+)]
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -23,7 +26,9 @@ pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
 pub fn close_inherited_on_exec() -> io::Result<()> {
     for entry in std::fs::read_dir("/proc/self/fd")? {
         let name = entry?.file_name();
-        let Some(number) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
+        let Some(number) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
+            continue;
+        };
         if number <= 2 {
             continue;
         }

@@ -21,7 +21,8 @@ const MAX_REPORT: u64 = 1024 * 1024;
 
 /// What a probe cannot be run for is a refusal, as is everything that it finds.
 pub async fn run(running: &mut Running, bottle: &Bottle<'_>) -> Result<Proof, BackendError> {
-    let refused = |error: io::Error| BackendError::NotLocked(format!("the probe could not run: {error}"));
+    let refused =
+        |error: io::Error| BackendError::NotLocked(format!("the probe could not run: {error}"));
     let canary = Canary::listen().map_err(refused)?;
     let task = Task {
         alias: bottle.alias,
@@ -43,14 +44,24 @@ pub async fn run(running: &mut Running, bottle: &Bottle<'_>) -> Result<Proof, Ba
 }
 
 async fn attempt(running: &mut Running, task: &Task) -> Result<Vec<Check>, BackendError> {
-    let refused = |error: String| BackendError::NotLocked(format!("the probe could not run: {error}"));
+    let refused =
+        |error: String| BackendError::NotLocked(format!("the probe could not run: {error}"));
     let (stdin, mut task_in) = io::pipe()?;
     let (report_out, stdout) = io::pipe()?;
     let (_errors, stderr) = io::pipe()?;
-    let probe = Agent { program: Program::Own(vec!["__bottle-probe".into()]), env: Vec::new() };
-    let streams =
-        Streams::Pipes { stdin: OwnedFd::from(stdin), stdout: OwnedFd::from(stdout), stderr: OwnedFd::from(stderr) };
-    running.start(&probe, streams).await.map_err(|error| refused(error.to_string()))?;
+    let probe = Agent {
+        program: Program::Own(vec!["__bottle-probe".into()]),
+        env: Vec::new(),
+    };
+    let streams = Streams::Pipes {
+        stdin: OwnedFd::from(stdin),
+        stdout: OwnedFd::from(stdout),
+        stderr: OwnedFd::from(stderr),
+    };
+    running
+        .start(&probe, streams)
+        .await
+        .map_err(|error| refused(error.to_string()))?;
     // Smaller than a pipe, so this does not wait for the probe.
     task_in.write_all(&serde_json::to_vec(task).map_err(io::Error::from)?)?;
     drop(task_in);
@@ -63,7 +74,8 @@ async fn attempt(running: &mut Running, task: &Task) -> Result<Vec<Check>, Backe
     // Its writer is gone, so this does not wait either.
     let mut report = Vec::new();
     report_out.take(MAX_REPORT).read_to_end(&mut report)?;
-    serde_json::from_slice(&report).map_err(|error| refused(format!("its report cannot be read: {error}")))
+    serde_json::from_slice(&report)
+        .map_err(|error| refused(format!("its report cannot be read: {error}")))
 }
 
 /// Listeners that a process of the host reaches and the bottle must not.
@@ -85,13 +97,21 @@ impl Canary {
         let address = unix::SocketAddr::from_abstract_name(&name)?;
         let unix = UnixListener::bind_addr(&address)?;
 
-        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), Duration::from_secs(3))?;
+        TcpStream::connect_timeout(
+            &SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            Duration::from_secs(3),
+        )?;
         tcp.accept()?;
         UnixStream::connect_addr(&address)?;
         unix.accept()?;
         tcp.set_nonblocking(true)?;
         unix.set_nonblocking(true)?;
-        Ok(Self { port, name, tcp, unix })
+        Ok(Self {
+            port,
+            name,
+            tcp,
+            unix,
+        })
     }
 
     fn heard(&self) -> io::Result<bool> {

@@ -76,7 +76,9 @@ impl<'de> de::Visitor<'de> for EnvVisitor {
     }
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<EnvValue, E> {
-        Err(E::custom(format!("write \"{value}\" in quotes: an environment holds text")))
+        Err(E::custom(format!(
+            "write \"{value}\" in quotes: an environment holds text"
+        )))
     }
 
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<EnvValue, E> {
@@ -89,7 +91,9 @@ impl<'de> de::Visitor<'de> for EnvVisitor {
 
     fn visit_f64<E: de::Error>(self, _value: f64) -> Result<EnvValue, E> {
         // `1.10` would become `1.1`.
-        Err(E::custom("write a number with a point in quotes: an environment holds text"))
+        Err(E::custom(
+            "write a number with a point in quotes: an environment holds text",
+        ))
     }
 
     fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<EnvValue, A::Error> {

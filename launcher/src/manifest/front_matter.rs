@@ -62,9 +62,13 @@ impl Document {
             return Err(wrong(io::Error::other("it is not a file")));
         }
         let mut text = String::new();
-        fs::File::open(file).and_then(|opened| opened.take(MAX_BYTES + 1).read_to_string(&mut text)).map_err(wrong)?;
+        fs::File::open(file)
+            .and_then(|opened| opened.take(MAX_BYTES + 1).read_to_string(&mut text))
+            .map_err(wrong)?;
         if text.len() as u64 > MAX_BYTES {
-            return Err(wrong(io::Error::other(format!("it is larger than {MAX_BYTES} bytes"))));
+            return Err(wrong(io::Error::other(format!(
+                "it is larger than {MAX_BYTES} bytes"
+            ))));
         }
         Self::parse(file, &text)
     }
@@ -90,15 +94,27 @@ impl Document {
         for line in lines.by_ref() {
             if line.trim_end() == "---" {
                 let body: String = lines.collect();
-                return Ok(Self { file: file.to_owned(), yaml, body: body.trim().to_owned() });
+                return Ok(Self {
+                    file: file.to_owned(),
+                    yaml,
+                    body: body.trim().to_owned(),
+                });
             }
             yaml.push_str(line);
         }
-        Err(mistake(1, "the front matter does not end", "close it with a line that is `---`"))
+        Err(mistake(
+            1,
+            "the front matter does not end",
+            "close it with a line that is `---`",
+        ))
     }
 
     pub fn deserialize<T: DeserializeOwned + Default>(&self) -> Result<T, Mistake> {
-        if self.yaml.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+        if self
+            .yaml
+            .lines()
+            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+        {
             return Ok(T::default());
         }
         serde_saphyr::from_str(&self.yaml).map_err(|error| self.explain(&error))
@@ -107,22 +123,42 @@ impl Document {
     /// Where a route of `egress.routes` begins. The typed form has no places, so the text is read once more.
     pub fn line_of_route(&self, index: usize) -> Option<u64> {
         let top: LooseBottle = serde_saphyr::from_str(&self.yaml).ok()?;
-        top.egress?.routes.get(index).map(|route| route.referenced.line())
+        top.egress?
+            .routes
+            .get(index)
+            .map(|route| route.referenced.line())
     }
 
     pub fn mistake(&self, line: u64, message: impl Into<String>, hint: Option<String>) -> Mistake {
-        Mistake { file: self.file.clone(), line, message: message.into(), hint }
+        Mistake {
+            file: self.file.clone(),
+            line,
+            message: message.into(),
+            hint,
+        }
     }
 
     fn explain(&self, error: &serde_saphyr::Error) -> Mistake {
         let error = error.without_snippet();
         let line = error.location().map_or(0, |location| location.line());
         let message = match error {
-            serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
-                return self.mistake(line, format!("unknown key `{field}`"), Some(hint::instead(field, expected)));
+            serde_saphyr::Error::SerdeUnknownField {
+                field, expected, ..
+            } => {
+                return self.mistake(
+                    line,
+                    format!("unknown key `{field}`"),
+                    Some(hint::instead(field, expected)),
+                );
             }
-            serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
-                return self.mistake(line, format!("unknown value `{variant}`"), Some(hint::instead(variant, expected)));
+            serde_saphyr::Error::SerdeUnknownVariant {
+                variant, expected, ..
+            } => {
+                return self.mistake(
+                    line,
+                    format!("unknown value `{variant}`"),
+                    Some(hint::instead(variant, expected)),
+                );
             }
             other => other.to_string(),
         };
@@ -155,7 +191,9 @@ mod tests {
     }
 
     fn parse(text: &str) -> Result<Small, String> {
-        Document::parse(Path::new("a.md"), text).and_then(|document| document.deserialize()).map_err(|e| e.to_string())
+        Document::parse(Path::new("a.md"), text)
+            .and_then(|document| document.deserialize())
+            .map_err(|e| e.to_string())
     }
 
     #[test]
@@ -164,9 +202,21 @@ mod tests {
             parse("---\n# comment\nbotle: x\n---\nbody").unwrap_err(),
             "a.md:3: unknown key `botle`\nhint: did you mean `bottle`?"
         );
-        assert!(parse("---\nbottle: [\n---\n").unwrap_err().starts_with("a.md:"));
-        assert!(parse("bottle: x").unwrap_err().starts_with("a.md:1: has no front matter"));
-        assert!(parse("---\nbottle: x\n").unwrap_err().starts_with("a.md:1: the front matter does not end"));
+        assert!(
+            parse("---\nbottle: [\n---\n")
+                .unwrap_err()
+                .starts_with("a.md:")
+        );
+        assert!(
+            parse("bottle: x")
+                .unwrap_err()
+                .starts_with("a.md:1: has no front matter")
+        );
+        assert!(
+            parse("---\nbottle: x\n")
+                .unwrap_err()
+                .starts_with("a.md:1: the front matter does not end")
+        );
     }
 
     #[test]

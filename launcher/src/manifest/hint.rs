@@ -8,7 +8,11 @@ pub fn instead<S: AsRef<str>>(written: &str, known: &[S]) -> String {
     match nearest(written, known) {
         Some(name) => format!("did you mean `{name}`?"),
         None => {
-            let names: Vec<_> = known.iter().take(MAX_LISTED).map(|name| format!("`{}`", name.as_ref())).collect();
+            let names: Vec<_> = known
+                .iter()
+                .take(MAX_LISTED)
+                .map(|name| format!("`{}`", name.as_ref()))
+                .collect();
             format!("known here: {}", names.join(", "))
         }
     }
@@ -29,7 +33,13 @@ mod tests {
 
     #[test]
     fn near_or_all() {
-        assert_eq!(instead("egres", &["env", "egress"]), "did you mean `egress`?");
-        assert_eq!(instead("zzz", &["env", "egress"]), "known here: `env`, `egress`");
+        assert_eq!(
+            instead("egres", &["env", "egress"]),
+            "did you mean `egress`?"
+        );
+        assert_eq!(
+            instead("zzz", &["env", "egress"]),
+            "known here: `env`, `egress`"
+        );
     }
 }

@@ -23,7 +23,10 @@ impl<K> Default for Later<K> {
 
 impl<'de, K: Key> Deserialize<'de> for Later<K> {
     fn deserialize<D: Deserializer<'de>>(_deserializer: D) -> Result<Self, D::Error> {
-        Err(de::Error::custom(format!("`{}` is known but not available in this version; take it out", K::NAME)))
+        Err(de::Error::custom(format!(
+            "`{}` is known but not available in this version; take it out",
+            K::NAME
+        )))
     }
 }
 

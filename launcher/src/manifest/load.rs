@@ -52,12 +52,18 @@ pub struct Bottle {
 
 impl Home {
     pub fn locate() -> Result<Self, ManifestError> {
-        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set = |name| {
+            env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let path = match set("BOT_BOTTLE_HOME") {
             Some(own) => own,
             None => set("HOME").ok_or(ManifestError::NoHome)?.join(DIRECTORY),
         };
-        Ok(Self { path: std::path::absolute(&path).unwrap_or(path) })
+        Ok(Self {
+            path: std::path::absolute(&path).unwrap_or(path),
+        })
     }
 
     /// The user's own agent of that name, else the repository's.
@@ -66,13 +72,24 @@ impl Home {
         let own = self.path.join("agents").join(&file_name);
         let theirs = repository.join(DIRECTORY).join("agents").join(&file_name);
         // A workspace that is the home directory's parent has one `.bot-bottle`, not two.
-        let both = own.exists() && theirs.exists() && fs::canonicalize(&own).ok() != fs::canonicalize(&theirs).ok();
+        let both = own.exists()
+            && theirs.exists()
+            && fs::canonicalize(&own).ok() != fs::canonicalize(&theirs).ok();
         let (file, shadowed) = match (own.exists(), theirs.exists()) {
             (true, _) => (own, both.then_some(theirs)),
             (false, true) => (theirs, None),
             (false, false) => {
-                let directories = [self.path.join("agents"), repository.join(DIRECTORY).join("agents")];
-                return Err(missing("agent", name, vec![own, theirs], &directories, &["demo"]));
+                let directories = [
+                    self.path.join("agents"),
+                    repository.join(DIRECTORY).join("agents"),
+                ];
+                return Err(missing(
+                    "agent",
+                    name,
+                    vec![own, theirs],
+                    &directories,
+                    &["demo"],
+                ));
             }
         };
         let document = Document::read(&file)?;
@@ -83,7 +100,14 @@ impl Home {
                 document.mistake(bottle.referenced.line(), format!("bottle: {error}"), None)
             })?),
         };
-        Ok(Agent { name: name.clone(), file, bottle, git: written.git.user, body: document.body, shadowed })
+        Ok(Agent {
+            name: name.clone(),
+            file,
+            bottle,
+            git: written.git.user,
+            body: document.body,
+            shadowed,
+        })
     }
 
     pub fn bottle(&self, name: &Name) -> Result<Bottle, ManifestError> {
@@ -97,9 +121,15 @@ impl Home {
 
     /// Every manifest of the user and of the repository.
     pub fn files(&self, repository: &Path) -> Vec<PathBuf> {
-        let directories =
-            [self.path.join("bottles"), self.path.join("agents"), repository.join(DIRECTORY).join("agents")];
-        directories.iter().flat_map(|directory| manifests(directory)).collect()
+        let directories = [
+            self.path.join("bottles"),
+            self.path.join("agents"),
+            repository.join(DIRECTORY).join("agents"),
+        ];
+        directories
+            .iter()
+            .flat_map(|directory| manifests(directory))
+            .collect()
     }
 }
 
@@ -108,7 +138,9 @@ pub fn check_file(file: &Path) -> Result<&'static str, Mistake> {
     let parent = file.parent().and_then(Path::file_name).unwrap_or_default();
     let document = Document::read(file)?;
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-    let name: Name = stem.parse().map_err(|error| document.mistake(0, format!("the file's name: {error}"), None))?;
+    let name: Name = stem
+        .parse()
+        .map_err(|error| document.mistake(0, format!("the file's name: {error}"), None))?;
     if parent == "bottles" {
         parse_bottle(&name, &document)?;
         Ok("bottle")
@@ -138,18 +170,24 @@ fn parse_bottle(name: &Name, document: &Document) -> Result<Bottle, Mistake> {
     let template = Template::parse(&provider.value)
         .map_err(|(message, hint)| document.mistake(provider.referenced.line(), message, hint))?;
     if let Template::Claude { token } = &template {
-        check_reference(token).map_err(|message| document.mistake(provider.referenced.line(), message, None))?;
+        check_reference(token)
+            .map_err(|message| document.mistake(provider.referenced.line(), message, None))?;
     }
 
     let mut env = BTreeMap::new();
     for (key, value) in written.env {
-        let wrong = |message: String| document.mistake(value.referenced.line(), format!("env.{message}"), None);
+        let wrong = |message: String| {
+            document.mistake(value.referenced.line(), format!("env.{message}"), None)
+        };
         environment::check_name(&key).map_err(|error| wrong(format!("{key}: {error}")))?;
         if environment::is_ours(&key) {
-            return Err(wrong(format!("{key}: the launcher sets this variable; take it out")));
+            return Err(wrong(format!(
+                "{key}: the launcher sets this variable; take it out"
+            )));
         }
         if let EnvValue::FromHost(variable) = &value.value {
-            environment::check_name(variable).map_err(|error| wrong(format!("{key}.from_host: {error}")))?;
+            environment::check_name(variable)
+                .map_err(|error| wrong(format!("{key}.from_host: {error}")))?;
         }
         env.insert(key, value.value);
     }
@@ -161,8 +199,19 @@ fn parse_bottle(name: &Name, document: &Document) -> Result<Bottle, Mistake> {
             egress.value
         }
     };
-    let mounts = written.mounts.into_iter().map(|mount| (mount.referenced.line(), mount.value)).collect();
-    Ok(Bottle { name: name.clone(), file: document.file.clone(), env, template, egress, mounts })
+    let mounts = written
+        .mounts
+        .into_iter()
+        .map(|mount| (mount.referenced.line(), mount.value))
+        .collect();
+    Ok(Bottle {
+        name: name.clone(),
+        file: document.file.clone(),
+        env,
+        template,
+        egress,
+        mounts,
+    })
 }
 
 fn check_egress(document: &Document, egress: &Spanned<Egress>) -> Result<(), Mistake> {
@@ -174,7 +223,11 @@ fn check_egress(document: &Document, egress: &Spanned<Egress>) -> Result<(), Mis
         if let Some(auth) = &route.auth {
             check_reference(&auth.token_ref).map_err(|message| {
                 let line = document.line_of_route(index).unwrap_or(top);
-                document.mistake(line, format!("egress.routes[{index}] ({}): auth.{message}", route.host), None)
+                document.mistake(
+                    line,
+                    format!("egress.routes[{index}] ({}): auth.{message}", route.host),
+                    None,
+                )
             })?;
         }
     }
@@ -229,5 +282,10 @@ fn missing(
     } else {
         format!("\nhint: {}", hint::instead(name.as_str(), &known))
     };
-    ManifestError::Missing { what, name: name.to_string(), places, hint }
+    ManifestError::Missing {
+        what,
+        name: name.to_string(),
+        places,
+        hint,
+    }
 }

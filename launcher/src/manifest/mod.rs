@@ -30,11 +30,20 @@ pub enum ManifestError {
     #[error("neither BOT_BOTTLE_HOME nor HOME says where the manifests are; set one of them")]
     NoHome,
     #[error("there is no {what} `{name}`: looked for {}{hint}", list(places))]
-    Missing { what: &'static str, name: String, places: Vec<PathBuf>, hint: String },
+    Missing {
+        what: &'static str,
+        name: String,
+        places: Vec<PathBuf>,
+        hint: String,
+    },
     #[error("agent `{0}` names no bottle; write `bottle: NAME` in {file}, or start it with --bottle NAME", file = .1.display())]
     NoBottle(String, PathBuf),
 }
 
 fn list(places: &[PathBuf]) -> String {
-    places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(" and ")
+    places
+        .iter()
+        .map(|place| place.display().to_string())
+        .collect::<Vec<_>>()
+        .join(" and ")
 }

@@ -13,8 +13,12 @@ const PLACEHOLDER: &str = "bot-bottle-placeholder";
 /// An `agent_provider` section, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Template {
-    Claude { token: String },
-    Command { argv: Vec<String> },
+    Claude {
+        token: String,
+    },
+    Command {
+        argv: Vec<String>,
+    },
     /// The launcher's own agent, which tries to get out.
     Demo,
 }
@@ -22,11 +26,19 @@ pub enum Template {
 impl Template {
     pub(super) fn parse(written: &Provider) -> Result<Self, (String, Option<String>)> {
         let only = |what: &str, template: &str| {
-            Err((format!("agent_provider.{what} has no meaning with the template `{template}`"), None))
+            Err((
+                format!("agent_provider.{what} has no meaning with the template `{template}`"),
+                None,
+            ))
         };
         match written.template.as_str() {
             "claude" if written.command.is_some() => only("command", "claude"),
-            "claude" => Ok(Self::Claude { token: written.auth_token.clone().unwrap_or_else(|| CLAUDE_TOKEN.into()) }),
+            "claude" => Ok(Self::Claude {
+                token: written
+                    .auth_token
+                    .clone()
+                    .unwrap_or_else(|| CLAUDE_TOKEN.into()),
+            }),
             "command" if written.auth_token.is_some() => only("auth_token", "command"),
             "command" => match &written.command {
                 Some(argv) if argv.first().is_some_and(|program| !program.is_empty()) => {
@@ -37,11 +49,19 @@ impl Template {
                     Some("write `command: [my-agent, --prompt, \"{prompt}\"]`".into()),
                 )),
             },
-            "demo" if written.command.is_some() || written.auth_token.is_some() => only("command", "demo"),
+            "demo" if written.command.is_some() || written.auth_token.is_some() => {
+                only("command", "demo")
+            }
             "demo" => Ok(Self::Demo),
-            "" => Err(("agent_provider needs a `template`".into(), Some(hint::instead("", &KNOWN)))),
+            "" => Err((
+                "agent_provider needs a `template`".into(),
+                Some(hint::instead("", &KNOWN)),
+            )),
             other => Err((
-                format!("unknown template `{other}`: the templates are {}", KNOWN.join(", ")),
+                format!(
+                    "unknown template `{other}`: the templates are {}",
+                    KNOWN.join(", ")
+                ),
                 hint::nearest(other, &KNOWN).map(|name| format!("did you mean `{name}`?")),
             )),
         }
@@ -60,8 +80,15 @@ impl Template {
         match self {
             Self::Claude { token } => vec![Route {
                 host: "api.anthropic.com".into(),
-                auth: Some(Auth { scheme: AuthScheme::Bearer, token_ref: token.clone(), name: None }),
-                dlp: Dlp { outbound_on_match: Some(OnMatch::Redact), ..Dlp::default() },
+                auth: Some(Auth {
+                    scheme: AuthScheme::Bearer,
+                    token_ref: token.clone(),
+                    name: None,
+                }),
+                dlp: Dlp {
+                    outbound_on_match: Some(OnMatch::Redact),
+                    ..Dlp::default()
+                },
                 ..Route::default()
             }],
             Self::Command { .. } | Self::Demo => Vec::new(),
@@ -77,7 +104,12 @@ impl Template {
     }
 
     /// The command line, or what it lacks. `system` is the body of the agent's manifest.
-    pub fn argv(&self, prompt: Option<&str>, headless: bool, system: &str) -> Result<Vec<String>, &'static str> {
+    pub fn argv(
+        &self,
+        prompt: Option<&str>,
+        headless: bool,
+        system: &str,
+    ) -> Result<Vec<String>, &'static str> {
         const NO_PROMPT: &str = "this agent cannot start without a prompt; add --prompt TEXT";
         let text = |text: &str| text.to_owned();
         match self {
@@ -101,7 +133,10 @@ impl Template {
                     return Err(NO_PROMPT);
                 }
                 let prompt = prompt.unwrap_or_default();
-                Ok(argv.iter().map(|argument| argument.replace("{prompt}", prompt)).collect())
+                Ok(argv
+                    .iter()
+                    .map(|argument| argument.replace("{prompt}", prompt))
+                    .collect())
             }
             Self::Demo => Ok(vec![text("__demo-agent")]),
         }
@@ -114,23 +149,40 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let claude = Template::Claude { token: CLAUDE_TOKEN.into() };
+        let claude = Template::Claude {
+            token: CLAUDE_TOKEN.into(),
+        };
         assert_eq!(
             claude.argv(Some("fix it"), true, "Be brief.").unwrap(),
-            ["claude", "-p", "fix it", "--dangerously-skip-permissions", "--append-system-prompt", "Be brief."]
+            [
+                "claude",
+                "-p",
+                "fix it",
+                "--dangerously-skip-permissions",
+                "--append-system-prompt",
+                "Be brief."
+            ]
         );
         assert_eq!(claude.argv(None, false, "").unwrap(), ["claude"]);
         assert!(claude.argv(None, true, "").is_err());
-        let command = Template::Command { argv: vec!["run".into(), "--p={prompt}".into()] };
-        assert_eq!(command.argv(Some("$(x) {prompt}"), true, "").unwrap(), ["run", "--p=$(x) {prompt}"]);
+        let command = Template::Command {
+            argv: vec!["run".into(), "--p={prompt}".into()],
+        };
+        assert_eq!(
+            command.argv(Some("$(x) {prompt}"), true, "").unwrap(),
+            ["run", "--p=$(x) {prompt}"]
+        );
         assert!(command.argv(None, true, "").is_err());
     }
 
     #[test]
     fn an_unknown_template_lists_the_known_ones() {
-        let written = Provider { template: "cluade".into(), ..Provider::default() };
+        let written: Provider = serde_saphyr::from_str("template: cluade").unwrap();
         let (message, hint) = Template::parse(&written).unwrap_err();
-        assert_eq!(message, "unknown template `cluade`: the templates are claude, command, demo");
+        assert_eq!(
+            message,
+            "unknown template `cluade`: the templates are claude, command, demo"
+        );
         assert_eq!(hint.unwrap(), "did you mean `claude`?");
     }
 }

@@ -45,12 +45,17 @@ pub fn build(draft: Draft, state: &State, private: &Private) -> Result<Plan, Pla
     let workspace = Workspace::parse(&draft.workspace, private)?;
     let mut mounts = Vec::new();
     for (line, text) in &draft.mounts {
-        let mount = Mount::parse(text, private, &workspace).map_err(|error| in_file(error, &draft.bottle_file, *line))?;
+        let mount = Mount::parse(text, private, &workspace)
+            .map_err(|error| in_file(error, &draft.bottle_file, *line))?;
         mounts.push(mount);
     }
     let argv = draft
         .template
-        .argv(draft.prompt.as_deref(), draft.headless, &draft.system_prompt)
+        .argv(
+            draft.prompt.as_deref(),
+            draft.headless,
+            &draft.system_prompt,
+        )
         .map_err(PlanError::Prompt)?;
     let program = match draft.template {
         Template::Demo => Program::Own(argv),
@@ -73,7 +78,11 @@ pub fn build(draft: Draft, state: &State, private: &Private) -> Result<Plan, Pla
     let mut egress = draft.egress;
     egress.routes.splice(0..0, draft.template.routes());
     let mut credentials = BTreeMap::new();
-    for auth in egress.routes.iter_mut().filter_map(|route| route.auth.as_mut()) {
+    for auth in egress
+        .routes
+        .iter_mut()
+        .filter_map(|route| route.auth.as_mut())
+    {
         let own = format!("{CREDENTIAL}{}", auth.token_ref);
         credentials.insert(own.clone(), std::mem::replace(&mut auth.token_ref, own));
     }
@@ -94,15 +103,24 @@ pub fn build(draft: Draft, state: &State, private: &Private) -> Result<Plan, Pla
         .collect();
     if !missing.is_empty() {
         let file = draft.bottle_file.unwrap_or_default();
-        return Err(PlanError::MissingVariables { file, names: missing });
+        return Err(PlanError::MissingVariables {
+            file,
+            names: missing,
+        });
     }
 
     let (run, logs, _) = BottleDir::planned(state, &slug);
     let sidecar = SidecarFile {
         bottle: slug.to_string(),
         listen: vec![format!("unix:{}", run.join("egress.sock").display())],
-        proxy_auth: ProxyAuth::Basic { username: PROXY_USER.into(), password_ref: PROXY_PASSWORD.into() },
-        ca: Ca { certificate: run.join("ca.pem"), key: None },
+        proxy_auth: ProxyAuth::Basic {
+            username: PROXY_USER.into(),
+            password_ref: PROXY_PASSWORD.into(),
+        },
+        ca: Ca {
+            certificate: run.join("ca.pem"),
+            key: None,
+        },
         audit: logs.join("audit.jsonl"),
         explain: Some("launcher why {id}".into()),
         confine: true,
@@ -141,8 +159,14 @@ fn in_file(error: PlaceError, file: &Option<PathBuf>, line: u64) -> PlaceError {
         None => text,
     };
     match error {
-        PlaceError::Mount { text, source } => PlaceError::Mount { text: place(text), source },
-        PlaceError::MountRefused { text, reason } => PlaceError::MountRefused { text: place(text), reason },
+        PlaceError::Mount { text, source } => PlaceError::Mount {
+            text: place(text),
+            source,
+        },
+        PlaceError::MountRefused { text, reason } => PlaceError::MountRefused {
+            text: place(text),
+            reason,
+        },
         other => other,
     }
 }
@@ -154,9 +178,17 @@ pub fn variable(name: &str) -> Option<String> {
 
 /// The host's variables that are secrets by the user's own rule.
 fn matching(prefixes: &str) -> std::collections::BTreeSet<String> {
-    let prefixes: Vec<&str> = prefixes.split(',').map(str::trim).filter(|prefix| !prefix.is_empty()).collect();
+    let prefixes: Vec<&str> = prefixes
+        .split(',')
+        .map(str::trim)
+        .filter(|prefix| !prefix.is_empty())
+        .collect();
     env::vars_os()
-        .filter_map(|(name, value)| (!value.is_empty()).then(|| name.into_string().ok()).flatten())
+        .filter_map(|(name, value)| {
+            (!value.is_empty())
+                .then(|| name.into_string().ok())
+                .flatten()
+        })
         .filter(|name| name != SENSITIVE_PREFIXES && environment::check_name(name).is_ok())
         .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
         .collect()

@@ -19,12 +19,24 @@ impl fmt::Display for Plan {
             Some(alias) => writeln!(f, "alias      {alias} (the lowest that is free now)")?,
             None => writeln!(f, "alias      none is free now")?,
         }
-        writeln!(f, "workspace  {} (read and write)", self.workspace.path().display())?;
+        writeln!(
+            f,
+            "workspace  {} (read and write)",
+            self.workspace.path().display()
+        )?;
         for mount in &self.mounts {
             writeln!(f, "mount      {} (read only)", mount.path().display())?;
         }
         writeln!(f, "command    {}", self.program)?;
-        writeln!(f, "attached   {}", if self.headless { "headless" } else { "to this terminal" })?;
+        writeln!(
+            f,
+            "attached   {}",
+            if self.headless {
+                "headless"
+            } else {
+                "to this terminal"
+            }
+        )?;
         for (name, value) in &self.env {
             writeln!(f, "env        {name}={}", Escaped(value))?;
         }
@@ -32,10 +44,16 @@ impl fmt::Display for Plan {
             writeln!(f, "env        {name} (the value of your {host})")?;
         }
         for (name, host) in &self.credentials {
-            writeln!(f, "credential {name} (the value of your {host}; in the sidecar only)")?;
+            writeln!(
+                f,
+                "credential {name} (the value of your {host}; in the sidecar only)"
+            )?;
         }
         for name in &self.known_secrets {
-            writeln!(f, "secret     {name} (in the sidecar only, to be recognised on the way out)")?;
+            writeln!(
+                f,
+                "secret     {name} (in the sidecar only, to be recognised on the way out)"
+            )?;
         }
         if self.routes.is_empty() {
             writeln!(f, "egress     nothing is allowed")?;
@@ -64,7 +82,10 @@ impl fmt::Display for Program {
             if at > 0 {
                 f.write_str(" ")?;
             }
-            let plain = !argument.is_empty() && argument.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&b));
+            let plain = !argument.is_empty()
+                && argument
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&b));
             if plain {
                 f.write_str(argument)?;
             } else {

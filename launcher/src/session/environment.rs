@@ -37,11 +37,18 @@ impl Secrets {
             .collect();
         let choice = usize::from(random::<1>()?[0]) % free.len().max(1);
         let name = free.get(choice).copied().unwrap_or("BACKUP_KEY");
-        Ok(Self { proxy: hex(&random::<32>()?), canary: (name.to_owned(), hex(&random::<20>()?)) })
+        Ok(Self {
+            proxy: hex(&random::<32>()?),
+            canary: (name.to_owned(), hex(&random::<20>()?)),
+        })
     }
 }
 
-pub fn sidecar(plan: &Plan, secrets: &Secrets, options: &Options) -> Result<Vec<(String, String)>, SessionError> {
+pub fn sidecar(
+    plan: &Plan,
+    secrets: &Secrets,
+    options: &Options,
+) -> Result<Vec<(String, String)>, SessionError> {
     let mut env = BTreeMap::new();
     for name in &plan.known_secrets {
         // Unset since the plan was made: there is nothing to look for.
@@ -69,9 +76,15 @@ pub fn agent(
     options: &Options,
 ) -> Result<Vec<(String, String)>, SessionError> {
     let mut env = BTreeMap::from([
-        ("LANG".to_owned(), variable("LANG").unwrap_or_else(|| "C.UTF-8".into())),
+        (
+            "LANG".to_owned(),
+            variable("LANG").unwrap_or_else(|| "C.UTF-8".into()),
+        ),
         ("PATH".to_owned(), environment::PATH.to_owned()),
-        ("TERM".to_owned(), variable("TERM").unwrap_or_else(|| "dumb".into())),
+        (
+            "TERM".to_owned(),
+            variable("TERM").unwrap_or_else(|| "dumb".into()),
+        ),
     ]);
     if let Some(colours) = variable("COLORTERM") {
         env.insert("COLORTERM".into(), colours);

@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::backend::{Agent, Backend, BackendError, Bottle, Channel, ChooseError, Kind, Proof, Streams};
+use crate::backend::{
+    Agent, Backend, BackendError, Bottle, Channel, ChooseError, Kind, Proof, Streams,
+};
 use crate::exit::Exit;
 use crate::local::Local;
 use crate::place::Private;
@@ -85,7 +87,11 @@ pub enum Attach {
     /// Nothing to read; its output is copied to ours.
     #[default]
     Headless,
-    Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Pipes {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
 }
 
 /// A bottle whose agent runs.
@@ -111,12 +117,20 @@ pub struct Outcome {
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("attach", &self.attach).field("keep", &self.keep).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("attach", &self.attach)
+            .field("keep", &self.keep)
+            .finish_non_exhaustive()
     }
 }
 
 /// Runs the plan to its end. Must be awaited on the main thread: what it starts dies with the thread that did.
-pub async fn run(plan: Plan, state: &State, private: &Private, options: Options) -> Result<Outcome, SessionError> {
+pub async fn run(
+    plan: Plan,
+    state: &State,
+    private: &Private,
+    options: Options,
+) -> Result<Outcome, SessionError> {
     match plan.backend {
         Kind::Local => run_in(Local::default(), plan, state, private, options).await,
     }
@@ -127,141 +141,215 @@ async fn run_in<B: Backend>(
     plan: Plan,
     state: &State,
     private: &Private,
-    options: Options,
+    mut options: Options,
 ) -> Result<Outcome, SessionError> {
     let mut signals = Signals::listen()?;
-    let slug = plan.slug.clone();
-    let audit = state.logs().join(slug.as_str()).join("audit.jsonl");
+    let attach = std::mem::take(&mut options.attach);
+    let on_started = options.on_started.take();
+    let start = Start {
+        // Both locks outlive everything else: nobody gets the alias or sweeps the directory while anything is left.
+        alias: Alias::acquire(&state.aliases(), &plan.slug)?,
+        secrets: Secrets::generate(&plan)?,
+        plan: &plan,
+        state,
+        private,
+        options: &options,
+    };
+    let mut directory = None;
     let mut undo = UndoStack::default();
-    let keep = options.keep;
-    let ended = drive(&mut backend, &plan, state, private, options, &mut signals, &mut undo).await;
+    let ended = start
+        .drive(
+            &mut backend,
+            attach,
+            on_started,
+            &mut signals,
+            &mut directory,
+            &mut undo,
+        )
+        .await;
     drop(backend);
     // A second signal must not end the teardown half-way; `signals` goes on listening until it is done.
-    let left = if keep { undo.unwind_but_files() } else { undo.unwind() };
-    drop(signals);
+    let left = if options.keep {
+        undo.unwind_but_files()
+    } else {
+        undo.unwind()
+    };
+    drop((directory, start, signals));
     for leftover in &left {
-        say(&format!("error: {leftover}\nhint: `launcher cleanup` removes it"));
+        say(&format!(
+            "error: {leftover}\nhint: `launcher cleanup` removes it"
+        ));
     }
     let exit = ended?;
-    Ok(Outcome { exit: if left.is_empty() { exit } else { Exit::TeardownIncomplete }, slug, audit })
+    let audit = state.logs().join(plan.slug.as_str()).join("audit.jsonl");
+    let exit = if left.is_empty() {
+        exit
+    } else {
+        Exit::TeardownIncomplete
+    };
+    Ok(Outcome {
+        exit,
+        slug: plan.slug,
+        audit,
+    })
 }
 
-async fn drive<B: Backend>(
-    backend: &mut B,
-    plan: &Plan,
-    state: &State,
-    private: &Private,
-    mut options: Options,
-    signals: &mut Signals,
-    undo: &mut UndoStack,
-) -> Result<Exit, SessionError> {
-    let on_started = options.on_started.take();
-    let attach = std::mem::take(&mut options.attach);
-    // The alias outlives everything else, so that nobody gets it while anything of this bottle is left.
-    let alias = Alias::acquire(&state.aliases(), &plan.slug)?;
-    let secrets = Secrets::generate(plan)?;
-    let prepared = tokio::select! {
-        prepared = prepare(backend, plan, state, private, &alias, &secrets, &options, undo) => prepared?,
-        signal = signals.end() => return Ok(Exit::signalled(signal.as_raw())),
-    };
-    let Prepared { mut sidecar, proof, directory } = prepared;
-    say(&format!(
-        "bottle {}: {} ({}), alias {}, locked: no route but the alias (probe passed {n}/{n})",
-        plan.slug,
-        plan.backend,
-        plan.backend.boundary(),
-        alias.address,
-        n = proof.checks().len(),
-    ));
-
-    let agent = Agent { program: plan.program.clone(), env: environment::agent(plan, &alias, &secrets, &options)? };
-    let (streams, joined) = streams::open(attach)?;
-    let is_terminal = matches!(streams, Streams::Terminal);
-    let master = tokio::select! {
-        master = backend.attach(&agent, streams) => master?,
-        signal = signals.end() => return Ok(Exit::signalled(signal.as_raw())),
-    };
-    let terminal = match master {
-        Some(master) if is_terminal => Some(terminal::Attached::new(master, undo)?),
-        _ => None,
-    };
-    if let Some(on_started) = on_started {
-        on_started(Started {
-            slug: plan.slug.clone(),
-            alias: alias.address,
-            sidecar_pid: sidecar.pid,
-            proof,
-            audit: directory.logs.join("audit.jsonl"),
-            canary: secrets.canary.clone(),
-        });
-    }
-    let exit = watch(backend, &mut sidecar, signals, terminal.as_ref()).await;
-    // What the agent left running holds the other end of its output; it goes before the last of that is waited for.
-    backend.end();
-    joined.finish();
-    if let Some(terminal) = terminal {
-        terminal.finish();
-    }
-    drop(alias);
-    exit
+/// What a session has before anything of its bottle exists.
+struct Start<'a> {
+    plan: &'a Plan,
+    state: &'a State,
+    private: &'a Private,
+    alias: Alias,
+    secrets: Secrets,
+    options: &'a Options,
 }
 
 struct Prepared {
     sidecar: Sidecar,
     proof: Proof,
-    directory: BottleDir,
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of what a bottle is made of, in one place, once")]
-async fn prepare<B: Backend>(
-    backend: &mut B,
-    plan: &Plan,
-    state: &State,
-    private: &Private,
-    alias: &Alias,
-    secrets: &Secrets,
-    options: &Options,
-    undo: &mut UndoStack,
-) -> Result<Prepared, SessionError> {
-    let missing = backend.preflight();
-    if !missing.is_empty() {
-        return Err(BackendError::Missing(missing).into());
+impl Start<'_> {
+    async fn drive<B: Backend>(
+        &self,
+        backend: &mut B,
+        attach: Attach,
+        on_started: Option<Box<dyn FnOnce(Started)>>,
+        signals: &mut Signals,
+        directory: &mut Option<BottleDir>,
+        undo: &mut UndoStack,
+    ) -> Result<Exit, SessionError> {
+        let Prepared { mut sidecar, proof } = tokio::select! {
+            prepared = self.prepare(backend, directory, undo) => prepared?,
+            signal = signals.end() => return Ok(Exit::signalled(signal.as_raw())),
+        };
+        say(&format!(
+            "bottle {}: {} ({}), alias {}, locked: no route but the alias (probe passed {n}/{n})",
+            self.plan.slug,
+            self.plan.backend,
+            self.plan.backend.boundary(),
+            self.alias.address,
+            n = proof.checks().len(),
+        ));
+
+        let env = environment::agent(self.plan, &self.alias, &self.secrets, self.options)?;
+        let agent = Agent {
+            program: self.plan.program.clone(),
+            env,
+        };
+        let (streams, joined) = streams::open(attach)?;
+        let is_terminal = matches!(streams, Streams::Terminal);
+        let master = tokio::select! {
+            master = backend.attach(&agent, streams) => master?,
+            signal = signals.end() => return Ok(Exit::signalled(signal.as_raw())),
+        };
+        let terminal = match master {
+            Some(master) if is_terminal => Some(terminal::Attached::new(master, undo)?),
+            _ => None,
+        };
+        if let Some(on_started) = on_started {
+            on_started(Started {
+                slug: self.plan.slug.clone(),
+                alias: self.alias.address,
+                sidecar_pid: sidecar.pid,
+                proof,
+                audit: self
+                    .state
+                    .logs()
+                    .join(self.plan.slug.as_str())
+                    .join("audit.jsonl"),
+                canary: self.secrets.canary.clone(),
+            });
+        }
+        let exit = watch(backend, &mut sidecar, signals, terminal.as_ref()).await;
+        // What the agent left running holds the other end of its output; it goes before the last of that is waited for.
+        backend.end();
+        let rest = tokio::task::spawn_blocking(move || {
+            joined.finish();
+            if let Some(terminal) = terminal {
+                terminal.finish();
+            }
+        });
+        tokio::select! {
+            _ = rest => {}
+            // Whoever reads our output may have stopped reading without closing it.
+            _ = signals.end() => {}
+        }
+        exit
     }
-    let directory = BottleDir::create(state, &plan.slug, undo)?;
-    let mut record = Record {
-        slug: plan.slug.clone(),
-        agent: plan.agent.clone(),
-        bottle: plan.bottle.clone(),
-        backend: plan.backend.to_string(),
-        alias: alias.address,
-        created: jiff::Timestamp::now().to_string(),
-        workspace: plan.workspace.path().to_owned(),
-        launcher: ProcessId::current()?,
-        processes: Vec::new(),
-        run: directory.run.clone(),
-    };
-    directory.write_record(&record)?;
 
-    let mut file = plan.sidecar.clone();
-    file.ca.certificate = directory.certificate();
-    file.listen = match backend.channel(&directory, alias.address) {
-        Channel::Socket(path) => vec![format!("unix:{}", path.display())],
-        Channel::Address(address) => vec![address.to_string()],
-    };
-    let env = environment::sidecar(plan, secrets, options)?;
-    let sidecar = Sidecar::start(&directory, &file, &plan.policy, &env, undo).await?;
-    record.processes.extend(i32::try_from(sidecar.pid).ok().and_then(|pid| ProcessId::of(pid).ok()));
-    directory.write_record(&record)?;
+    async fn prepare<B: Backend>(
+        &self,
+        backend: &mut B,
+        slot: &mut Option<BottleDir>,
+        undo: &mut UndoStack,
+    ) -> Result<Prepared, SessionError> {
+        let Self {
+            plan,
+            state,
+            private,
+            alias,
+            secrets,
+            options,
+        } = self;
+        let missing = backend.preflight();
+        if !missing.is_empty() {
+            return Err(BackendError::Missing(missing).into());
+        }
+        let directory = &*slot.insert(BottleDir::create(state, &plan.slug, undo)?);
+        let mut record = Record {
+            slug: plan.slug.clone(),
+            agent: plan.agent.clone(),
+            bottle: plan.bottle.clone(),
+            backend: plan.backend.to_string(),
+            alias: alias.address,
+            created: jiff::Timestamp::now().to_string(),
+            workspace: plan.workspace.path().to_owned(),
+            launcher: ProcessId::current()?,
+            processes: Vec::new(),
+            kept: options.keep,
+            run: directory.run.clone(),
+        };
+        directory.write_record(&record)?;
 
-    let hidden = private.paths().chain([directory.path.as_path(), directory.run.as_path()]).map(Into::into).collect();
-    let bottle =
-        Bottle { plan, alias: alias.address, directory: &directory, proxy_password: &secrets.proxy, hidden };
-    backend.isolate(&bottle, undo).await?;
-    let started = backend.processes();
-    record.processes.extend(started.iter().filter_map(|pid| ProcessId::of(i32::try_from(*pid).ok()?).ok()));
-    directory.write_record(&record)?;
-    let proof = backend.probe(&bottle).await?;
-    Ok(Prepared { sidecar, proof, directory })
+        let mut file = plan.sidecar.clone();
+        file.ca.certificate = directory.certificate();
+        file.listen = match backend.channel(directory, alias.address) {
+            Channel::Socket(path) => vec![format!("unix:{}", path.display())],
+            Channel::Address(address) => vec![address.to_string()],
+        };
+        let env = environment::sidecar(plan, secrets, options)?;
+        let sidecar = Sidecar::start(directory, &file, &plan.policy, &env, undo).await?;
+        record.processes.extend(
+            i32::try_from(sidecar.pid)
+                .ok()
+                .and_then(|pid| ProcessId::of(pid).ok()),
+        );
+        directory.write_record(&record)?;
+
+        let hidden = private
+            .paths()
+            .chain([directory.path.as_path(), directory.run.as_path()])
+            .map(Into::into)
+            .collect();
+        let bottle = Bottle {
+            plan,
+            alias: alias.address,
+            directory: directory,
+            proxy_password: &secrets.proxy,
+            hidden,
+        };
+        backend.isolate(&bottle, undo).await?;
+        let started = backend.processes();
+        record.processes.extend(
+            started
+                .iter()
+                .filter_map(|pid| ProcessId::of(i32::try_from(*pid).ok()?).ok()),
+        );
+        directory.write_record(&record)?;
+        let proof = backend.probe(&bottle).await?;
+        Ok(Prepared { sidecar, proof })
+    }
 }
 
 async fn watch<B: Backend>(

@@ -32,7 +32,9 @@ impl Signals {
     }
 
     pub async fn next(&mut self) -> Event {
-        let ends = |kind: SignalKind| Event::End(Signal::from_named_raw(kind.as_raw_value()).unwrap_or(Signal::TERM));
+        let ends = |kind: SignalKind| {
+            Event::End(Signal::from_named_raw(kind.as_raw_value()).unwrap_or(Signal::TERM))
+        };
         tokio::select! {
             _ = self.interrupt.recv() => ends(SignalKind::interrupt()),
             _ = self.terminate.recv() => ends(SignalKind::terminate()),

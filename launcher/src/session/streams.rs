@@ -18,13 +18,28 @@ pub struct Joined {
 pub fn open(attach: Attach) -> io::Result<(Streams, Joined)> {
     match attach {
         Attach::Terminal => Ok((Streams::Terminal, Joined::default())),
-        Attach::Pipes { stdin, stdout, stderr } => Ok((Streams::Pipes { stdin, stdout, stderr }, Joined::default())),
+        Attach::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } => Ok((
+            Streams::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            },
+            Joined::default(),
+        )),
         Attach::Headless => {
             let stdin = std::fs::File::open("/dev/null")?;
             let (out, stdout) = io::pipe()?;
             let (err, stderr) = io::pipe()?;
             let copies = vec![copy(out, io::stdout())?, copy(err, io::stderr())?];
-            let streams = Streams::Pipes { stdin: stdin.into(), stdout: OwnedFd::from(stdout), stderr: stderr.into() };
+            let streams = Streams::Pipes {
+                stdin: stdin.into(),
+                stdout: OwnedFd::from(stdout),
+                stderr: stderr.into(),
+            };
             Ok((streams, Joined { copies }))
         }
     }
@@ -40,15 +55,22 @@ impl Joined {
     }
 }
 
-fn copy(mut from: impl Read + Send + 'static, mut to: impl Write + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("output".into()).spawn(move || {
-        let mut buffer = vec![0; 64 * 1024];
-        // Where nobody reads our output the agent must see that too, as a closed pipe.
-        while let Ok(length @ 1..) = from.read(&mut buffer) {
-            let Some(part) = buffer.get(..length) else { return };
-            if to.write_all(part).and_then(|()| to.flush()).is_err() {
-                return;
+fn copy(
+    mut from: impl Read + Send + 'static,
+    mut to: impl Write + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("output".into())
+        .spawn(move || {
+            let mut buffer = vec![0; 64 * 1024];
+            // Where nobody reads our output the agent must see that too, as a closed pipe.
+            while let Ok(length @ 1..) = from.read(&mut buffer) {
+                let Some(part) = buffer.get(..length) else {
+                    return;
+                };
+                if to.write_all(part).and_then(|()| to.flush()).is_err() {
+                    return;
+                }
             }
-        }
-    })
+        })
 }

@@ -27,33 +27,46 @@ impl Attached {
         let saved = tcgetattr(io::stdin())?;
         let mut raw = saved.clone();
         raw.make_raw();
-        undo.push("the terminal's raw mode", move || Ok(tcsetattr(io::stdin(), OptionalActions::Flush, &saved)?));
+        undo.push("the terminal's raw mode", move || {
+            Ok(tcsetattr(io::stdin(), OptionalActions::Flush, &saved)?)
+        });
         tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
 
         let mut output = std::fs::File::from(master.try_clone()?);
-        let output = std::thread::Builder::new().name("terminal".into()).spawn(move || {
-            let mut buffer = vec![0; 64 * 1024];
-            // Linux says EIO when the last process has closed the other side.
-            while let Ok(length @ 1..) = output.read(&mut buffer) {
-                let Some(part) = buffer.get(..length) else { return };
-                let mut out = io::stdout().lock();
-                if out.write_all(part).and_then(|()| out.flush()).is_err() {
-                    return;
+        let output = std::thread::Builder::new()
+            .name("terminal".into())
+            .spawn(move || {
+                let mut buffer = vec![0; 64 * 1024];
+                // Linux says EIO when the last process has closed the other side.
+                while let Ok(length @ 1..) = output.read(&mut buffer) {
+                    let Some(part) = buffer.get(..length) else {
+                        return;
+                    };
+                    let mut out = io::stdout().lock();
+                    if out.write_all(part).and_then(|()| out.flush()).is_err() {
+                        return;
+                    }
                 }
-            }
-        })?;
+            })?;
         let mut input = std::fs::File::from(master.try_clone()?);
         // Never joined: it sleeps in a read of our terminal until the process ends.
-        std::thread::Builder::new().name("keyboard".into()).spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = io::stdin().read(&mut buffer) {
-                let Some(part) = buffer.get(..length) else { return };
-                if input.write_all(part).is_err() {
-                    return;
+        std::thread::Builder::new()
+            .name("keyboard".into())
+            .spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(length @ 1..) = io::stdin().read(&mut buffer) {
+                    let Some(part) = buffer.get(..length) else {
+                        return;
+                    };
+                    if input.write_all(part).is_err() {
+                        return;
+                    }
                 }
-            }
-        })?;
-        let attached = Self { master, output: Some(output) };
+            })?;
+        let attached = Self {
+            master,
+            output: Some(output),
+        };
         attached.resize();
         Ok(attached)
     }

@@ -37,7 +37,10 @@ impl Alias {
         for last in FIRST..=LAST {
             let address = Ipv4Addr::new(127, 0, 0, last);
             let path = directory.join(format!("{address}.lock"));
-            let failed = |source| AliasError::Lock { path: path.display().to_string(), source };
+            let failed = |source| AliasError::Lock {
+                path: path.display().to_string(),
+                source,
+            };
             let mut file = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -49,15 +52,24 @@ impl Alias {
             match file.try_lock() {
                 Ok(()) => {
                     // Only for people: who holds it is said when the pool is exhausted.
-                    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
+                    file.set_len(0)
+                        .and_then(|()| file.rewind())
+                        .map_err(failed)?;
                     file.write_all(slug.as_str().as_bytes()).map_err(failed)?;
-                    return Ok(Self { address, _lock: file });
+                    return Ok(Self {
+                        address,
+                        _lock: file,
+                    });
                 }
                 Err(TryLockError::WouldBlock) => {
                     let mut holder = String::new();
                     // Its holder may be writing its name just now; an unknown holder is one nonetheless.
                     let _unread = file.read_to_string(&mut holder);
-                    holders.push(if holder.is_empty() { address.to_string() } else { holder });
+                    holders.push(if holder.is_empty() {
+                        address.to_string()
+                    } else {
+                        holder
+                    });
                 }
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
@@ -67,9 +79,12 @@ impl Alias {
 
     /// What `acquire` would take now; takes and writes nothing.
     pub fn peek(directory: &Path) -> Option<Ipv4Addr> {
-        (FIRST..=LAST).map(|last| Ipv4Addr::new(127, 0, 0, last)).find(|address| {
-            File::open(directory.join(format!("{address}.lock"))).map_or(true, |file| file.try_lock().is_ok())
-        })
+        (FIRST..=LAST)
+            .map(|last| Ipv4Addr::new(127, 0, 0, last))
+            .find(|address| {
+                File::open(directory.join(format!("{address}.lock")))
+                    .map_or(true, |file| file.try_lock().is_ok())
+            })
     }
 }
 
@@ -81,14 +96,23 @@ mod tests {
     fn lowest_first_and_exhaustion_names_the_holders() {
         let directory = tempfile::tempdir().unwrap();
         let slug = |n: u8| format!("agent-{n:06x}").parse::<Slug>().unwrap();
-        let mut held: Vec<_> =
-            (FIRST..=LAST).map(|n| Alias::acquire(directory.path(), &slug(n)).unwrap()).collect();
+        let mut held: Vec<_> = (FIRST..=LAST)
+            .map(|n| Alias::acquire(directory.path(), &slug(n)).unwrap())
+            .collect();
         assert_eq!(held[0].address, Ipv4Addr::new(127, 0, 0, 16));
         assert_eq!(Alias::peek(directory.path()), None);
-        let error = Alias::acquire(directory.path(), &slug(99)).unwrap_err().to_string();
+        let error = Alias::acquire(directory.path(), &slug(99))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("agent-000010, agent-000011"), "{error}");
         drop(held.remove(3));
-        assert_eq!(Alias::peek(directory.path()), Some(Ipv4Addr::new(127, 0, 0, 19)));
-        assert_eq!(Alias::acquire(directory.path(), &slug(99)).unwrap().address, Ipv4Addr::new(127, 0, 0, 19));
+        assert_eq!(
+            Alias::peek(directory.path()),
+            Some(Ipv4Addr::new(127, 0, 0, 19))
+        );
+        assert_eq!(
+            Alias::acquire(directory.path(), &slug(99)).unwrap().address,
+            Ipv4Addr::new(127, 0, 0, 19)
+        );
     }
 }

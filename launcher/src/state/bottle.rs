@@ -32,6 +32,9 @@ pub struct Record {
     /// What the launcher started; killed by the sweep where they outlive it.
     #[serde(default)]
     pub processes: Vec<ProcessId>,
+    /// Asked for with `--keep`: a start leaves it, `cleanup` removes it.
+    #[serde(default)]
+    pub kept: bool,
     /// Outside of the bottle's directory where a socket's path would be too long in it.
     pub run: PathBuf,
 }
@@ -52,14 +55,22 @@ impl BottleDir {
         let path = state.bottles().join(slug.as_str());
         let logs = state.logs().join(slug.as_str());
         let gone = path.clone();
-        undo.push_files(format!("directory {}", path.display()), move || fs::remove_dir_all(gone));
+        undo.push_files(format!("directory {}", path.display()), move || {
+            fs::remove_dir_all(gone)
+        });
         make_dir(&path)?;
         make_dir(&logs)?;
         let lock_path = path.join("lock");
         let lock = open_lock(&lock_path)?;
-        lock.try_lock().map_err(|error| at(&lock_path)(io::Error::other(error)))?;
+        lock.try_lock()
+            .map_err(|error| at(&lock_path)(io::Error::other(error)))?;
         let run = run_dir(&path, slug, undo)?;
-        Ok(Self { path, run, logs, _lock: lock })
+        Ok(Self {
+            path,
+            run,
+            logs,
+            _lock: lock,
+        })
     }
 
     /// Where the sidecar of this bottle listens and where its files are, as far as it is known before it exists.
@@ -92,8 +103,13 @@ impl BottleDir {
 
 /// Writes a file that only its owner can read.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), StateError> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(at(path))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(at(path))?;
     file.write_all(content).map_err(at(path))
 }
 
@@ -103,17 +119,26 @@ fn run_dir(bottle: &Path, slug: &Slug, undo: &mut UndoStack) -> Result<PathBuf, 
         make_dir(&own)?;
         return Ok(own);
     }
-    let base = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|base| base.is_dir());
-    let run = base.unwrap_or_else(|| PathBuf::from("/tmp")).join(format!("bb-{slug}"));
+    let base = env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|base| base.is_dir());
+    let run = base
+        .unwrap_or_else(|| PathBuf::from("/tmp"))
+        .join(format!("bb-{slug}"));
     if !fits(&run) {
-        return Err(StateError::SocketPath { path: run.join(SOCKET), limit: MAX_SOCKET_PATH });
+        return Err(StateError::SocketPath {
+            path: run.join(SOCKET),
+            limit: MAX_SOCKET_PATH,
+        });
     }
     let gone = run.clone();
     // Not recursive: in a directory that others can write to, a name that is there already is not ours.
     let mut builder = fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(&run).map_err(at(&run))?;
-    undo.push_files(format!("directory {}", run.display()), move || fs::remove_dir_all(gone));
+    undo.push_files(format!("directory {}", run.display()), move || {
+        fs::remove_dir_all(gone)
+    });
     Ok(run)
 }
 

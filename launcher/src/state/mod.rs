@@ -29,7 +29,9 @@ pub use sweep::{Found, Standing};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    #[error("neither BOT_BOTTLE_STATE, XDG_STATE_HOME nor HOME says where the state directory is; set BOT_BOTTLE_STATE")]
+    #[error(
+        "neither BOT_BOTTLE_STATE, XDG_STATE_HOME nor HOME says where the state directory is; set BOT_BOTTLE_STATE"
+    )]
     NoPlace,
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
@@ -46,7 +48,10 @@ pub enum StateError {
 }
 
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError + '_ {
-    move |source| StateError::Io { path: path.to_owned(), source }
+    move |source| StateError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// The state directory.
@@ -58,13 +63,19 @@ pub struct State {
 impl State {
     /// Where it is; makes nothing.
     pub fn locate() -> Result<Self, StateError> {
-        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set = |name| {
+            env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let root = if let Some(own) = set("BOT_BOTTLE_STATE") {
             own
         } else if let Some(xdg) = set("XDG_STATE_HOME") {
             xdg.join("bot-bottle")
         } else {
-            set("HOME").ok_or(StateError::NoPlace)?.join(".local/state/bot-bottle")
+            set("HOME")
+                .ok_or(StateError::NoPlace)?
+                .join(".local/state/bot-bottle")
         };
         let root = std::path::absolute(&root).map_err(at(&root))?;
         Ok(Self { root })
@@ -78,7 +89,10 @@ impl State {
         let meta = fs::metadata(&state.root).map_err(at(&state.root))?;
         let own = rustix::process::geteuid().as_raw();
         if meta.uid() != own {
-            return Err(StateError::Foreign { path: state.root, owner: meta.uid() });
+            return Err(StateError::Foreign {
+                path: state.root,
+                owner: meta.uid(),
+            });
         }
         if meta.mode() & 0o077 != 0 {
             let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
@@ -117,9 +131,20 @@ impl State {
 }
 
 pub(crate) fn open_lock(path: &Path) -> Result<File, StateError> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(at(path))
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(at(path))
 }
 
 pub(crate) fn make_dir(path: &Path) -> Result<(), StateError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(at(path))
 }

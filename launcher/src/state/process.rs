@@ -9,6 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
 /// A process by number, start time (`/proc/PID/stat`, field 22, in clock ticks since boot) and boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -26,7 +28,10 @@ impl ProcessId {
     pub fn of(pid: i32) -> io::Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let started = parse_start(&stat).ok_or(io::ErrorKind::NotFound)?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+        let boot = fs::read_to_string(BOOT)
+            .map_err(|error| io::Error::new(error.kind(), format!("{BOOT}: {error}")))?
+            .trim()
+            .to_owned();
         Ok(Self { pid, started, boot })
     }
 
@@ -36,7 +41,9 @@ impl ProcessId {
 
     /// Kills exactly this process and waits up to a second for its end; `Ok` also where it is gone already.
     pub fn kill(&self) -> io::Result<()> {
-        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return Ok(());
+        };
         let handle = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(handle) => handle,
             Err(rustix::io::Errno::SRCH) => return Ok(()),
@@ -86,7 +93,10 @@ mod tests {
     fn a_name_cannot_fake_the_fields() {
         let line = "7 (a) R 1 (b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
         assert_eq!(parse_start(line), Some(4242));
-        assert_eq!(parse_start("7 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242"), None);
+        assert_eq!(
+            parse_start("7 (a) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242"),
+            None
+        );
         assert_eq!(parse_start("7 (a"), None);
     }
 
@@ -94,7 +104,10 @@ mod tests {
     fn only_the_very_process_is_alive() {
         let own = ProcessId::current().unwrap();
         assert!(own.is_alive());
-        let other = ProcessId { started: own.started + 1, ..own.clone() };
+        let other = ProcessId {
+            started: own.started + 1,
+            ..own
+        };
         assert!(!other.is_alive());
         // Must not kill this test, whose number it has.
         other.kill().unwrap();

@@ -42,8 +42,11 @@ impl FromStr for Name {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let bytes = text.as_bytes();
         let known = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let edges = [bytes.first(), bytes.last()].iter().all(|edge| edge.is_some_and(known));
-        if edges && bytes.len() <= MAX_NAME && bytes.iter().all(|byte| known(byte) || *byte == b'-') {
+        let edges = [bytes.first(), bytes.last()]
+            .iter()
+            .all(|edge| edge.is_some_and(known));
+        if edges && bytes.len() <= MAX_NAME && bytes.iter().all(|byte| known(byte) || *byte == b'-')
+        {
             Ok(Self(text.to_owned()))
         } else {
             Err(NameError::Name(text.to_owned()))
@@ -115,10 +118,26 @@ mod tests {
 
     #[test]
     fn no_path_is_a_name() {
-        for text in ["", "..", "a/b", "-a", "a-", "A", "a b", "a\0", &"a".repeat(41)] {
+        for text in [
+            "",
+            "..",
+            "a/b",
+            "-a",
+            "a-",
+            "A",
+            "a b",
+            "a\0",
+            &"a".repeat(41),
+        ] {
             assert!(text.parse::<Name>().is_err(), "{text:?}");
         }
-        for text in ["demo", "demo-12345", "demo-12345g", "../x-123456", "-123456"] {
+        for text in [
+            "demo",
+            "demo-12345",
+            "demo-12345g",
+            "../x-123456",
+            "-123456",
+        ] {
             assert!(text.parse::<Slug>().is_err(), "{text:?}");
         }
     }

@@ -57,12 +57,22 @@ impl State {
         Ok(found)
     }
 
-    /// Removes what dead launchers left; the names of what was removed. Logs stay, running bottles are not touched.
+    /// Removes what dead launchers left; the names of what was removed. Logs stay, running bottles are not touched, and
+    /// neither is what was kept on purpose.
     pub fn sweep(&self) -> Result<Vec<String>, StateError> {
+        self.sweep_where(|found| !found.record.as_ref().is_some_and(|record| record.kept))
+    }
+
+    /// As `sweep`, and what was kept too.
+    pub fn sweep_all(&self) -> Result<Vec<String>, StateError> {
+        self.sweep_where(|_| true)
+    }
+
+    fn sweep_where(&self, wanted: impl Fn(&Found) -> bool) -> Result<Vec<String>, StateError> {
         let _guard = self.exclusive()?;
         let mut removed = Vec::new();
         for found in self.look()? {
-            if found.standing == Standing::Dead {
+            if found.standing == Standing::Dead && wanted(&found) {
                 found.remove()?;
                 removed.push(found.name);
             }
@@ -79,7 +89,9 @@ impl Found {
             }
             // Only the place that we make ourselves: the record must not be a way to have anything else removed.
             let own = format!("bb-{}", self.name);
-            if !record.run.starts_with(&self.path) && record.run.file_name().is_some_and(|name| *name == *own) {
+            if !record.run.starts_with(&self.path)
+                && record.run.file_name().is_some_and(|name| *name == *own)
+            {
                 remove_dir(&record.run)?;
             }
         }
@@ -95,11 +107,28 @@ fn remove_dir(path: &Path) -> Result<(), StateError> {
 }
 
 fn look_at(path: PathBuf, name: String) -> Found {
-    let record: Option<Record> =
-        fs::read(path.join("state.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let record: Option<Record> = fs::read(path.join("state.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok());
     // The lock decides, the record says more: a launcher that holds its lock runs, whatever is written.
-    let locked = File::open(path.join("lock"))
-        .is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock | TryLockError::Error(_))));
-    let alive = locked || record.as_ref().is_some_and(|record| record.launcher.is_alive());
-    Found { name, standing: if alive { Standing::Running } else { Standing::Dead }, record, path }
+    let locked = File::open(path.join("lock")).is_ok_and(|file| {
+        matches!(
+            file.try_lock(),
+            Err(TryLockError::WouldBlock | TryLockError::Error(_))
+        )
+    });
+    let alive = locked
+        || record
+            .as_ref()
+            .is_some_and(|record| record.launcher.is_alive());
+    Found {
+        name,
+        standing: if alive {
+            Standing::Running
+        } else {
+            Standing::Dead
+        },
+        record,
+        path,
+    }
 }

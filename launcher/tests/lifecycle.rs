@@ -1,0 +1,192 @@
+//! How bottles end, and what is left.
+
+mod common;
+
+use std::fs;
+
+use common::{Host, eventually};
+use rustix::process::Signal;
+
+fn is_clean(host: &Host) {
+    assert_eq!(host.bottles(), Vec::<String>::new());
+    eventually("processes are left", || host.processes().is_empty());
+}
+
+#[test]
+fn the_agents_exit_code_is_ours() {
+    let host = Host::new();
+    for (script, code) in [("true", 0), ("exit 42", 42), ("kill -9 $$", 137)] {
+        assert_eq!(host.sh(script).code, code, "{script}");
+    }
+    is_clean(&host);
+    assert_eq!(host.run(&["list"]).stdout, "");
+}
+
+#[test]
+fn output_is_kept_apart_and_whole() {
+    let host = Host::new();
+    let ran = host.sh("echo out; echo err >&2; seq 1 20000 | tail -n 1; sleep 1000 & exit 3");
+    assert_eq!((ran.code, ran.stdout.as_str()), (3, "out\n20000\n"));
+    assert!(
+        ran.stderr.contains("err\n") && ran.stderr.contains("locked: no route but the alias"),
+        "{}",
+        ran.stderr
+    );
+    is_clean(&host);
+}
+
+#[test]
+fn a_missing_program_is_said() {
+    let host = Host::new();
+    host.bottle(
+        "sh",
+        "agent_provider: {template: command, command: [no-such-agent]}",
+    );
+    let ran = host.sh("x");
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.stderr.contains("find the program `no-such-agent`"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stderr.contains("hint: a bottle has the host's /usr"),
+        "{}",
+        ran.stderr
+    );
+    is_clean(&host);
+}
+
+#[test]
+fn signals_end_it_in_order() {
+    for host in Host::all() {
+        for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+            let running = host.start();
+            assert_eq!(host.bottles().len(), 1);
+            running.signal(signal);
+            assert_eq!(running.finish().code, code);
+            is_clean(&host);
+        }
+    }
+}
+
+/// `kill -9` takes every process with it at once, and the next `cleanup` or start the files.
+#[test]
+fn a_killed_launcher_leaves_nothing() {
+    for host in Host::all() {
+        let running = host.start();
+        running.signal(Signal::KILL);
+        assert_eq!(running.finish().code, 137);
+        eventually("processes outlive the launcher", || {
+            host.processes().is_empty()
+        });
+        let left = host.bottles();
+        assert_eq!(left.len(), 1);
+
+        let live = host.start();
+        // The start has swept already; a running bottle is spared by both.
+        assert_eq!(host.bottles().len(), 1);
+        assert_ne!(host.bottles(), left);
+        assert_eq!(host.run(&["cleanup"]).stdout, "");
+        assert_eq!(host.bottles().len(), 1);
+        live.signal(Signal::KILL);
+        live.finish();
+
+        let dry = host.run(&["cleanup", "--dry-run"]);
+        assert!(dry.stdout.starts_with("would remove sh-"), "{dry:?}");
+        assert_eq!(host.bottles().len(), 1);
+        assert!(host.run(&["cleanup"]).stdout.starts_with("removed sh-"));
+        is_clean(&host);
+        assert_eq!(
+            fs::read_dir(host.state.join("logs")).unwrap().count(),
+            2,
+            "logs are kept"
+        );
+    }
+}
+
+/// A state file that was half written says nothing; the lock does.
+#[test]
+fn half_written_state_is_removed_only_when_nobody_holds_it() {
+    let host = Host::new();
+    let running = host.start();
+    let own = host.bottles().remove(0);
+    fs::write(
+        host.state.join("bottles").join(&own).join("state.json"),
+        "{\"slug\":",
+    )
+    .unwrap();
+    let dead = host.state.join("bottles/sh-00dead");
+    fs::create_dir(&dead).unwrap();
+    fs::write(dead.join("state.json"), "{").unwrap();
+    assert_eq!(host.run(&["cleanup"]).stdout, "removed sh-00dead\n");
+    assert_eq!(host.bottles(), [own]);
+    running.signal(Signal::TERM);
+    running.finish();
+    is_clean(&host);
+}
+
+#[test]
+fn four_at_a_time_have_four_aliases() {
+    let host = Host::new();
+    let running: Vec<_> = (0..4).map(|_| host.start()).collect();
+    let list = host.run(&["list", "--format", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&list.stdout).unwrap();
+    let mut aliases: Vec<_> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|bottle| bottle["record"]["alias"].as_str().unwrap().to_owned())
+        .collect();
+    aliases.sort();
+    assert_eq!(
+        aliases,
+        ["127.0.0.16", "127.0.0.17", "127.0.0.18", "127.0.0.19"]
+    );
+    fs::write(host.workspace.join("stop"), "").unwrap();
+    for one in running {
+        assert_eq!(one.finish().code, 0);
+    }
+    is_clean(&host);
+}
+
+/// An agent whose sidecar is gone is offline, and its user is told at once.
+#[test]
+fn a_dead_sidecar_is_said_and_the_agent_goes_on() {
+    let host = Host::new();
+    let running = host.start();
+    let sidecar = host
+        .processes()
+        .into_iter()
+        .find(|line| line.contains("__sidecar"))
+        .unwrap();
+    let pid: i32 = sidecar.split(' ').next().unwrap().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), Signal::KILL)
+        .unwrap();
+    eventually("the sidecar lives", || {
+        !host
+            .processes()
+            .iter()
+            .any(|line| line.contains("__sidecar"))
+    });
+    fs::write(host.workspace.join("stop"), "").unwrap();
+    let ran = running.finish();
+    assert_eq!(ran.code, 0);
+    assert!(
+        ran.stderr
+            .contains("the sidecar has ended: the agent is offline"),
+        "{}",
+        ran.stderr
+    );
+    is_clean(&host);
+}
+
+/// A path of the state directory that is too long for a socket is not a reason to fail.
+#[test]
+fn a_long_state_path_still_works() {
+    let mut host = Host::new();
+    host.state = host.state.join("x".repeat(120));
+    let ran = host.sh("exit 5");
+    assert_eq!(ran.code, 5, "{}", ran.stderr);
+    is_clean(&host);
+}
