@@ -3,6 +3,11 @@
 //! Requests per second and bytes per second over keep-alive tunnels, HTTP/1.1, everything on: token rules, four known
 //! secrets, policy, audit. Each answer's status is checked, and a request with a secret must be refused.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark that cannot be set up must stop"
+)]
+
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

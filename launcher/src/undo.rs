@@ -1,7 +1,7 @@
 //! What has to be undone, registered before it is done.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 
 /// Whether a step is about files alone, which `--keep` leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,11 @@ impl UndoStack {
 impl Drop for UndoStack {
     fn drop(&mut self) {
         for leftover in self.run() {
-            tracing::error!(%leftover, "teardown incomplete; run `launcher cleanup`");
+            // With stderr closed there is nobody to tell.
+            let _closed = writeln!(
+                io::stderr(),
+                "error: {leftover}\nhint: `launcher cleanup` removes it"
+            );
         }
     }
 }

@@ -190,3 +190,62 @@ fn a_long_state_path_still_works() {
     assert_eq!(ran.code, 5, "{}", ran.stderr);
     is_clean(&host);
 }
+
+/// `--keep` is for a look at it: the next start leaves it, `cleanup` does not.
+#[test]
+fn what_is_kept_stays_until_cleanup() {
+    let host = Host::new();
+    assert_eq!(
+        host.run(&["start", "sh", "--headless", "--prompt", "true", "--keep"])
+            .code,
+        0
+    );
+    let kept = host.bottles();
+    assert_eq!(kept.len(), 1);
+    let file = fs::read_to_string(
+        host.state
+            .join("bottles")
+            .join(&kept[0])
+            .join("sidecar.yaml"),
+    )
+    .unwrap();
+    assert!(
+        file.contains("proxy_auth") && file.contains("BOT_BOTTLE_PROXY_TOKEN"),
+        "{file}"
+    );
+    assert_eq!(host.sh("true").code, 0);
+    assert_eq!(host.bottles(), kept);
+    assert_eq!(
+        host.run(&["cleanup"]).stdout,
+        format!("removed {}\n", kept[0])
+    );
+    is_clean(&host);
+}
+
+/// A kernel that refuses is named with the knob that turns it, and the exit code says preflight.
+#[test]
+fn a_host_without_user_namespaces_is_told_so() {
+    if !fixtures::require::require("unshare", fixtures::require::program("unshare").is_some()) {
+        return;
+    }
+    let host = Host::new();
+    let command = host.command(&["start", "sh", "--headless", "--prompt", "true"]);
+    let launcher = command.get_program().to_owned();
+    let mut inner = std::process::Command::new("unshare");
+    inner.args(["--user", "--map-root-user", "sh", "-c"]);
+    inner
+        .arg("echo 0 > /proc/sys/user/max_user_namespaces; exec \"$0\" \"$@\"")
+        .arg(launcher)
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        inner.env(name, value.unwrap_or_default());
+    }
+    let output = inner.current_dir(&host.workspace).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(
+        text.contains("sudo sysctl -w user.max_user_namespaces=15000"),
+        "{text}"
+    );
+    is_clean(&host);
+}

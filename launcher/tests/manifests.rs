@@ -342,3 +342,27 @@ fn why_gives_lines_that_then_allow_it() {
     assert_eq!(host.run(&["why", "evt_0"]).code, 1);
     assert_eq!(host.run(&["why", "GET", "https://a.example"]).code, 2);
 }
+
+/// The documentation's examples are what `check` accepts.
+#[test]
+fn documented_manifests_are_valid() {
+    let text =
+        std::fs::read_to_string(fixtures::require::workspace().join("docs/MANIFESTS.md")).unwrap();
+    let host = Host::new();
+    let mut seen = 0;
+    for part in text.split("<!-- ").skip(1) {
+        let (name, rest) = part.split_once(".md -->").unwrap();
+        let body = rest
+            .split("```")
+            .nth(1)
+            .unwrap()
+            .strip_prefix("markdown\n")
+            .unwrap();
+        let (kind, name) = name.split_once('/').unwrap();
+        let file = host.manifest(kind, name, body);
+        let ran = host.run(&["check", file.to_str().unwrap()]);
+        assert_eq!(ran.code, 0, "{}", ran.stdout);
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}

@@ -13,6 +13,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
 
 use crate::backend::ChooseError;
 use crate::exit::Exit;
@@ -160,6 +161,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::DemoAgent => return demo::agent().into(),
         _ => {}
     }
+    start_logging();
     let outcome = local::sys::close_inherited_on_exec()
         .map_err(CliError::from)
         .and_then(|()| run(cli.command));
@@ -174,6 +176,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             exit.into()
         }
     }
+}
+
+/// Off unless `BOT_BOTTLE_LOG` says otherwise: what a user has to know is written for users.
+fn start_logging() {
+    let filter =
+        EnvFilter::try_from_env("BOT_BOTTLE_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    // A second call in one process would fail; the first one's logging then serves.
+    let _already = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 fn run(command: Command) -> Result<Exit, CliError> {

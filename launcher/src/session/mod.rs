@@ -335,7 +335,7 @@ impl Start<'_> {
         let bottle = Bottle {
             plan,
             alias: alias.address,
-            directory: directory,
+            directory,
             proxy_password: &secrets.proxy,
             hidden,
         };
