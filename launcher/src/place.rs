@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
@@ -99,6 +99,16 @@ impl Workspace {
             source,
         };
         let resolved = fs::canonicalize(path).map_err(failed)?;
+        // An agent that worked here before can have made the link, to anywhere.
+        if lexical(&std::path::absolute(path).map_err(failed)?) != resolved {
+            return Err(PlaceError::WorkspaceRefused {
+                path: path.to_owned(),
+                reason: format!(
+                    "is reached through a symbolic link; if {} is meant, name it",
+                    resolved.display()
+                ),
+            });
+        }
         if !resolved.is_dir() {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
@@ -110,6 +120,24 @@ impl Workspace {
         };
         if let Some(reason) = private.objection(&resolved) {
             return refused(reason);
+        }
+        if let Some(home) = &private.home
+            && let Ok(below) = resolved.strip_prefix(home)
+            && let Some(first) = below.components().next()
+            && first.as_os_str().as_encoded_bytes().starts_with(b".")
+        {
+            let directory = home.join(first);
+            return refused(format!(
+                "is in {}, where programs keep credentials and settings",
+                directory.display()
+            ));
+        }
+        // A tree too large to be read to its end is let be: the manual says what a socket in a workspace means.
+        if let Ok(Some(socket)) = find_socket(&resolved) {
+            return refused(format!(
+                "holds the socket {}, through which the agent would reach what listens there; end that and remove it",
+                socket.display()
+            ));
         }
         for tree in [
             "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/boot",
@@ -191,6 +219,21 @@ impl Mount {
     pub fn path(&self) -> &Path {
         &self.0
     }
+}
+
+/// Without `.` and `..`, as they are written: what a link leads to is not looked at.
+fn lexical(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                clean.pop();
+            }
+            part => clean.push(part),
+        }
+    }
+    clean
 }
 
 fn find_socket(top: &Path) -> io::Result<Option<PathBuf>> {

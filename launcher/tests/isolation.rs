@@ -311,3 +311,68 @@ fn what_is_refused_is_recorded_and_explained() {
         why.stdout
     );
 }
+
+#[test]
+fn a_file_cannot_be_given_its_owners_rights() {
+    for host in Host::all() {
+        let said = inside(
+            &host,
+            "cp /bin/sh s; chmod 4755 s; chmod g+s s; python3 -c 'import os; os.open(\"t\", os.O_CREAT | os.O_WRONLY, 0o4755)'; touch plain && chmod 700 plain && echo plain works; true",
+        );
+        assert!(said.contains("plain works"), "{said}");
+        for name in ["s", "t"] {
+            let mode = std::fs::metadata(host.workspace.join(name)).map_or(0, |meta| {
+                std::os::unix::fs::PermissionsExt::mode(&meta.permissions())
+            });
+            assert_eq!(mode & 0o6000, 0, "{name}: {mode:o}");
+        }
+    }
+}
+
+#[test]
+fn a_workspace_is_what_it_is_called() {
+    let host = Host::new();
+    let keys = host.home.join(".ssh");
+    std::fs::create_dir(&keys).unwrap();
+    std::os::unix::fs::symlink(&keys, host.workspace.join("pkg")).unwrap();
+    let start = |workspace: &str| {
+        host.run(&[
+            "start",
+            "sh",
+            "--headless",
+            "--prompt",
+            "ls",
+            "--workspace",
+            workspace,
+        ])
+    };
+    for workspace in ["pkg", keys.to_str().unwrap()] {
+        let ran = start(workspace);
+        assert_eq!(ran.code, 2, "{workspace}: {}{}", ran.stdout, ran.stderr);
+    }
+    let _listener = std::os::unix::net::UnixListener::bind(host.workspace.join("d.sock")).unwrap();
+    let ran = start(".");
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("d.sock"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_repositorys_agent_is_not_a_link() {
+    let host = Host::new();
+    let diary = host.home.join("diary.md");
+    std::fs::write(&diary, "---\n---\nprivate\n").unwrap();
+    let agents = host.workspace.join(".bot-bottle/agents");
+    std::fs::create_dir_all(&agents).unwrap();
+    std::os::unix::fs::symlink(&diary, agents.join("dev.md")).unwrap();
+    let ran = host.run(&[
+        "start",
+        "dev",
+        "--bottle",
+        "sh",
+        "--headless",
+        "--prompt",
+        "id",
+    ]);
+    assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("symbolic link"), "{}", ran.stderr);
+}

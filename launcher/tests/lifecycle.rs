@@ -249,3 +249,28 @@ fn a_host_without_user_namespaces_is_told_so() {
     );
     is_clean(&host);
 }
+
+/// `nohup launcher start …` outlives its terminal.
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    let host = Host::new();
+    let mut command = std::process::Command::new("sh");
+    let script = "trap '' HUP; exec \"$0\" start sh --headless --prompt 'touch up; while [ ! -e stop ]; do sleep 0.05; done; exit 6'";
+    let inner = host.command(&[]);
+    command
+        .args(["-c", script])
+        .arg(inner.get_program())
+        .current_dir(&host.workspace)
+        .env_clear();
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    let running = common::Running::of(command.spawn().unwrap());
+    eventually("the bottle is not up", || {
+        host.workspace.join("up").exists()
+    });
+    running.signal(Signal::HUP);
+    fs::write(host.workspace.join("stop"), "").unwrap();
+    assert_eq!(running.wait(), Some(6));
+    is_clean(&host);
+}

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use common::Host;
+use common::{Host, Running};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
@@ -47,13 +47,14 @@ fn the_agent_has_a_terminal_and_ours_is_given_back() {
     let before = tcgetattr(&slave).unwrap().local_modes;
     assert!(before.contains(LocalModes::ICANON));
 
-    let mut child = host
+    let launcher = host
         .command(&["start", "sh"])
         .stdin(slave.try_clone().unwrap())
         .stdout(slave.try_clone().unwrap())
         .stderr(slave.try_clone().unwrap())
         .spawn()
         .unwrap();
+    let launcher = Running::of(launcher);
     let mut screen = Screen::of(File::from(master.try_clone().unwrap()));
     let mut keyboard = File::from(master);
     let shown = screen.until("ready");
@@ -72,7 +73,7 @@ fn the_agent_has_a_terminal_and_ours_is_given_back() {
     screen.until("interrupted");
     keyboard.write_all(b"hello\r").unwrap();
     screen.until("got hello");
-    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert_eq!(launcher.wait(), Some(9));
     assert_eq!(tcgetattr(&slave).unwrap().local_modes, before);
 }
 

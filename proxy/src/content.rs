@@ -84,7 +84,14 @@ fn deflate(input: &[u8], bound: u64) -> Result<Vec<u8>, Unreadable> {
             let mut raw = flate2::bufread::DeflateDecoder::new(input);
             (read(&mut raw, bound)?, raw.total_in())
         }
-        other => (other?, zlib.total_in()),
+        other => {
+            let output = other?;
+            // A body that is both would be two texts, of which the origin reads the one that was not judged.
+            if read(flate2::bufread::DeflateDecoder::new(input), bound).is_ok() {
+                return Err(Unreadable::Corrupt);
+            }
+            (output, zlib.total_in())
+        }
     };
     if used != input.len() as u64 {
         return Err(Unreadable::Corrupt);
@@ -183,6 +190,45 @@ mod tests {
                 .unwrap();
             assert_eq!(last, plain, "{value}");
         }
+    }
+
+    /// One body, two texts: zlib reads a stored block of dots, raw inflate reads the secret.
+    #[test]
+    fn a_body_that_is_zlib_and_raw_deflate_is_refused() {
+        let hidden = {
+            let mut encoder =
+                flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+            encoder.write_all(b"the secret").unwrap();
+            encoder.finish().unwrap()
+        };
+        // The second header byte is also the low byte of raw deflate's stored length.
+        let length = (64..=255u8)
+            .find(|low| (0x78 * 256 + u32::from(*low)) % 31 == 0 && low & 0x20 == 0)
+            .unwrap();
+        let shown = u16::from_le_bytes([!length, 0xff]);
+        let check = (!shown).to_le_bytes();
+        let mut text = vec![b'.'; usize::from(length) - 2];
+        text.extend_from_slice(&hidden);
+        text.resize(usize::from(shown), b'.');
+        let mut body = vec![0x78, length, 0x00];
+        body.extend_from_slice(&shown.to_le_bytes());
+        body.extend_from_slice(&check);
+        body.extend_from_slice(&text);
+        body.extend_from_slice(&[0x01, 0x00, 0x00, 0xff, 0xff]);
+        let (mut low, mut high) = (1u32, 0u32);
+        for byte in &text {
+            low = (low + u32::from(*byte)) % 65521;
+            high = (high + low) % 65521;
+        }
+        body.extend_from_slice(&(high << 16 | low).to_be_bytes());
+
+        assert_eq!(
+            read(flate2::bufread::ZlibDecoder::new(&body[..]), 1 << 20).unwrap(),
+            text
+        );
+        let raw = read(flate2::bufread::DeflateDecoder::new(&body[..]), 1 << 20).unwrap();
+        assert!(raw.windows(10).any(|window| window == b"the secret"));
+        assert!(codings("deflate").unwrap().decode(&body, |_| ()).is_err());
     }
 
     #[test]

@@ -21,10 +21,12 @@ impl View {
         self.map.to_source(span, via)
     }
 
-    /// The first place where invisible characters were taken out by the hundred.
+    /// The first place where what no reader sees was taken out by the hundred bytes.
     pub(super) fn flood(&self) -> Option<Range<usize>> {
         let flooded = |unit: &&Unit| {
-            unit.via == Via::Unicode && unit.text_len == 0 && unit.source_len > FLOOD
+            // Zero bytes stand in long runs in any binary file; nothing else that is taken out does in anything.
+            let padding = !matches!(unit.via, Via::Utf16 | Via::Utf32);
+            padding && unit.text_len == 0 && unit.source_len > FLOOD
         };
         self.map.units.iter().find(flooded).map(|unit| {
             let at = unit.text as usize;

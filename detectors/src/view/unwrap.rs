@@ -7,7 +7,7 @@ use crate::finding::Via;
 /// Characters before a break and after it that tell a wrapped run from prose and code, where a word of eight
 /// letters at a line's end is nothing special. Lines shorter than this are not unwrapped.
 const BEFORE: usize = 16;
-const AFTER: usize = 4;
+const AFTER: usize = 1;
 
 /// White space after a break: an indented block scalar or heredoc.
 const MAX_BLANKS: usize = 32;

@@ -1,11 +1,11 @@
 //! The bottle's own file tree. What is not put here is not there.
 
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
 };
@@ -18,8 +18,8 @@ use super::wire::Setup;
 use crate::environment::AGENT_HOME;
 
 /// What programs are made of. A directory is shown read-only, a symbolic link (`/bin` to `usr/bin`) stays one.
-const SYSTEM: [&str; 9] = [
-    "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "nix",
+const SYSTEM: [&str; 8] = [
+    "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt",
 ];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Memory that the agent can fill: path, options.
@@ -131,7 +131,14 @@ fn system(source: &Path, target: &Path, name: &str) -> Result<(), StepError> {
 }
 
 /// There, programs are below `/run/current-system`, a link into `/nix`; `/run` is a tmpfs of ours.
+///
+/// Of `/nix` only the store: below `/nix/var` the daemon listens, and it fetches from the network for anyone.
 fn nixos(old: &Path, new: &Path) -> Result<(), StepError> {
+    let store = new.join("nix/store");
+    if old.join("nix/store").is_dir() {
+        fs::create_dir_all(&store).step("make /nix/store")?;
+        bind(&old.join("nix/store"), &store, READ_ONLY).step("mount /nix/store")?;
+    }
     let Ok(system) = fs::read_link(old.join("run/current-system")) else {
         return Ok(());
     };
@@ -249,12 +256,22 @@ fn expose(path: &Path, old: &Path, new: &Path, flags: MountFlags) -> Result<(), 
         }
     }
     let (source, target) = (old.join(&inside), new.join(&inside));
-    // A link here was made after the launcher looked, by somebody who wants it to be followed.
-    let meta = fs::symlink_metadata(&source).step(format!("look at {name}"))?;
-    if meta.is_symlink() || fs::canonicalize(&source).ok().as_deref() != Some(&*source) {
-        return Err(std::io::Error::other("it has become a symbolic link"))
-            .step(format!("show {name}"));
-    }
+    // A link here was made after the launcher looked, by somebody who wants it to be followed. Opened once, and what
+    // was opened is mounted: nobody can put a link in its place in between.
+    let opened = openat2(
+        rustix::fs::CWD,
+        &source,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
+    .step(format!(
+        "show {name}, in whose path no symbolic link may stand by now"
+    ))?;
+    let meta = File::from(opened.try_clone().step("look at it")?)
+        .metadata()
+        .step(format!("look at {name}"))?;
+    let source = PathBuf::from(format!("/old/proc/self/fd/{}", opened.as_raw_fd()));
     if meta.is_dir() {
         fs::create_dir_all(&target).step(format!("make {name}"))?;
     } else {

@@ -59,7 +59,9 @@ fn programs() -> io::Result<Vec<BpfProgram>> {
     let denied = compile(denied()?, EPERM)?;
     // The C library asks with clone3, whose flags are in memory that a filter cannot read; told that there is none, it
     // asks with clone.
-    let unknown = compile(BTreeMap::from([(number::CLONE3, Vec::new())]), ENOSYS)?;
+    // openat2 has its mode there as well; who is told that there is none asks with openat.
+    let unknown = BTreeMap::from([(number::CLONE3, Vec::new()), (number::OPENAT2, Vec::new())]);
+    let unknown = compile(unknown, ENOSYS)?;
     let mut programs = vec![unknown, denied];
     if cfg!(target_arch = "x86_64") {
         programs.insert(0, no_x32());
@@ -102,6 +104,9 @@ fn denied() -> io::Result<BTreeMap<i64, Vec<SeccompRule>>> {
             .map(|request| rule(&[(1, Width::Dword, Is::Eq, *request)]))
             .collect::<Result<_, _>>()?,
     );
+    for (call, mode, flags) in number::MODES {
+        rules.insert(call, privileged_modes(mode, flags)?);
+    }
     rules.insert(number::SOCKET, sockets()?);
     rules.insert(number::SOCKETPAIR, sockets()?);
     // The limit that keeps the host's core handler from running for the agent's crashes.
@@ -116,6 +121,28 @@ fn denied() -> io::Result<BTreeMap<i64, Vec<SeccompRule>>> {
             (2, Width::Qword, Is::Ne, 0),
         ])?],
     );
+    Ok(rules)
+}
+
+/// Set-user-id and set-group-id bits: they mean nothing in the bottle, and on the host they would give whoever runs the
+/// file the rights of the launcher's user.
+fn privileged_modes(mode: u8, flags: Option<u8>) -> io::Result<Vec<SeccompRule>> {
+    const BITS: [u64; 2] = [0o4000, 0o2000];
+    // Without these two the argument is not read, and may be anything.
+    const CREATES: [u64; 2] = [0o100, 0o20_000_000];
+    let mut rules = Vec::new();
+    for bit in BITS {
+        let set = (mode, Width::Dword, Is::MaskedEq(bit), bit);
+        match flags {
+            None => rules.push(rule(&[set])?),
+            Some(flags) => {
+                for flag in CREATES {
+                    let creates = (flags, Width::Dword, Is::MaskedEq(flag), flag);
+                    rules.push(rule(&[set.clone(), creates])?);
+                }
+            }
+        }
+    }
     Ok(rules)
 }
 

@@ -9,6 +9,19 @@ pub mod x86_64 {
     pub const SETRLIMIT: i64 = 160;
     pub const PRLIMIT64: i64 = 302;
     pub const CLONE3: i64 = 435;
+    pub const OPENAT2: i64 = 437;
+    /// Calls that set a file's mode: number, which argument, and which one holds `O_CREAT` where it is needed.
+    pub const MODES: [(i64, u8, Option<u8>); 9] = [
+        (2, 2, Some(1)),   // open
+        (85, 1, None),     // creat
+        (90, 1, None),     // chmod
+        (91, 1, None),     // fchmod
+        (133, 1, None),    // mknod
+        (257, 3, Some(2)), // openat
+        (259, 2, None),    // mknodat
+        (268, 2, None),    // fchmodat
+        (452, 2, None),    // fchmodat2
+    ];
 
     /// Forbidden whatever their arguments.
     pub const ALWAYS: [i64; 52] = [
@@ -76,6 +89,15 @@ pub mod aarch64 {
     pub const CLONE: i64 = 220;
     pub const PRLIMIT64: i64 = 261;
     pub const CLONE3: i64 = 435;
+    pub const OPENAT2: i64 = 437;
+    /// Calls that set a file's mode: number, which argument, and which one holds `O_CREAT` where it is needed.
+    pub const MODES: [(i64, u8, Option<u8>); 5] = [
+        (33, 2, None),    // mknodat
+        (52, 1, None),    // fchmod
+        (53, 2, None),    // fchmodat
+        (56, 3, Some(2)), // openat
+        (452, 2, None),   // fchmodat2
+    ];
 
     /// Forbidden whatever their arguments.
     pub const ALWAYS: [i64; 44] = [

@@ -10,6 +10,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_saphyr::Spanned;
 
 use super::hint;
+use crate::escape::Escaped;
 
 /// A manifest is written by hand; anything larger is not one.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -26,13 +27,14 @@ pub struct Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
+        // A repository chooses its files' names.
+        write!(f, "{}", Escaped(&self.file.display().to_string()))?;
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
         }
         write!(f, ": {}", self.message)?;
         if let Some(hint) = &self.hint {
-            write!(f, "\nhint: {hint}")?;
+            write!(f, "\nhint: {}", Escaped(hint))?;
         }
         Ok(())
     }

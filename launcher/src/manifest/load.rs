@@ -92,6 +92,9 @@ impl Home {
                 ));
             }
         };
+        if !file.starts_with(&self.path) {
+            no_links(repository, &file)?;
+        }
         let document = Document::read(&file)?;
         let written: AgentFile = document.deserialize()?;
         let bottle = match written.bottle {
@@ -131,6 +134,27 @@ impl Home {
             .flat_map(|directory| manifests(directory))
             .collect()
     }
+}
+
+/// A repository's manifest is what the repository holds: a link would make any file of the user's an agent's prompt.
+fn no_links(repository: &Path, file: &Path) -> Result<(), Mistake> {
+    let mut path = repository.to_owned();
+    for part in file.strip_prefix(repository).unwrap_or(file).components() {
+        path.push(part);
+        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_symlink()) {
+            return Err(Mistake {
+                file: file.to_owned(),
+                line: 0,
+                message:
+                    "is reached through a symbolic link, which a repository's agent must not be"
+                        .into(),
+                hint: Some(
+                    "write the file itself, or put the agent into ~/.bot-bottle/agents".into(),
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Reads one file as the kind that its directory says; the name of what it is.

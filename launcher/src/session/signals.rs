@@ -1,9 +1,10 @@
 //! The signals that end a session in order, and the one that says that the terminal has another size.
 
+use std::future::pending;
 use std::io;
 
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug)]
@@ -15,31 +16,38 @@ pub enum Event {
 /// While it lives, these signals do not end the process.
 #[derive(Debug)]
 pub struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    resize: tokio::signal::unix::Signal,
+    interrupt: Option<unix::Signal>,
+    terminate: Option<unix::Signal>,
+    hangup: Option<unix::Signal>,
+    resize: Option<unix::Signal>,
 }
 
 impl Signals {
+    /// A signal that whoever started us ignores stays ignored: `nohup` and a shell's `&` mean it.
     pub fn listen() -> io::Result<Self> {
+        let ignored = ignored(&std::fs::read_to_string("/proc/self/status")?);
+        let listen = |kind: SignalKind| {
+            let bit = 1u64 << (kind.as_raw_value() - 1).clamp(0, 63);
+            if ignored & bit == 0 {
+                unix::signal(kind).map(Some)
+            } else {
+                Ok(None)
+            }
+        };
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            resize: signal(SignalKind::window_change())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+            resize: listen(SignalKind::window_change())?,
         })
     }
 
     pub async fn next(&mut self) -> Event {
-        let ends = |kind: SignalKind| {
-            Event::End(Signal::from_named_raw(kind.as_raw_value()).unwrap_or(Signal::TERM))
-        };
         tokio::select! {
-            _ = self.interrupt.recv() => ends(SignalKind::interrupt()),
-            _ = self.terminate.recv() => ends(SignalKind::terminate()),
-            _ = self.hangup.recv() => ends(SignalKind::hangup()),
-            _ = self.resize.recv() => Event::Resized,
+            () = came(&mut self.interrupt) => Event::End(Signal::INT),
+            () = came(&mut self.terminate) => Event::End(Signal::TERM),
+            () = came(&mut self.hangup) => Event::End(Signal::HUP),
+            () = came(&mut self.resize) => Event::Resized,
         }
     }
 
@@ -50,5 +58,35 @@ impl Signals {
                 return signal;
             }
         }
+    }
+}
+
+async fn came(signal: &mut Option<unix::Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => pending().await,
+    }
+}
+
+/// The mask of ignored signals of a `/proc/PID/status`; bit 0 is signal 1.
+fn ignored(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_is_read() {
+        assert_eq!(
+            ignored("Name:\tx\nSigIgn:\t0000000000001001\nSigCgt:\t0\n"),
+            0x1001
+        );
+        assert_eq!(ignored(""), 0);
     }
 }

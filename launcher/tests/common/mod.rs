@@ -217,6 +217,15 @@ pub struct Running {
 }
 
 impl Running {
+    pub fn of(child: Child) -> Self {
+        Self { child: Some(child) }
+    }
+
+    /// Waits without reading its output; it must end by itself.
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.take().unwrap().wait().unwrap().code()
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal)

@@ -107,6 +107,20 @@ async fn held_bodies_share_one_budget() {
         }
         open.push(wire);
     }
+    // Sent is not taken in: what still waits in a socket is not held yet.
+    let port = format!(":{:04X}", world.sidecar.addr.port());
+    crate::harness::until("the bodies to be taken in", || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        sockets
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|line| {
+                line.get(1..3)
+                    .is_some_and(|ends| ends.iter().any(|end| end.ends_with(&port)))
+            })
+            .all(|line| line[4] == "00000000:00000000")
+    })
+    .await;
     let mut wire = world.h1().await;
     wire.send(&world.fill(b"POST /late HTTP/1.1\r\nHost: HOST\r\nContent-Length: 6291456\r\n\r\n"))
         .await;
