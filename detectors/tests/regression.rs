@@ -1,5 +1,10 @@
 //! One test for each way around the scanner that was ever found.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed expectation ends the test that it helps"
+)]
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use detectors::{KnownSecret, Location, Scanner};

@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use common::Host;
 
@@ -321,9 +321,8 @@ fn a_file_cannot_be_given_its_owners_rights() {
         );
         assert!(said.contains("plain works"), "{said}");
         for name in ["s", "t"] {
-            let mode = std::fs::metadata(host.workspace.join(name)).map_or(0, |meta| {
-                std::os::unix::fs::PermissionsExt::mode(&meta.permissions())
-            });
+            let mode =
+                fs::metadata(host.workspace.join(name)).map_or(0, |meta| meta.permissions().mode());
             assert_eq!(mode & 0o6000, 0, "{name}: {mode:o}");
         }
     }
@@ -333,8 +332,8 @@ fn a_file_cannot_be_given_its_owners_rights() {
 fn a_workspace_is_what_it_is_called() {
     let host = Host::new();
     let keys = host.home.join(".ssh");
-    std::fs::create_dir(&keys).unwrap();
-    std::os::unix::fs::symlink(&keys, host.workspace.join("pkg")).unwrap();
+    fs::create_dir(&keys).unwrap();
+    symlink(&keys, host.workspace.join("pkg")).unwrap();
     let start = |workspace: &str| {
         host.run(&[
             "start",
@@ -360,10 +359,10 @@ fn a_workspace_is_what_it_is_called() {
 fn a_repositorys_agent_is_not_a_link() {
     let host = Host::new();
     let diary = host.home.join("diary.md");
-    std::fs::write(&diary, "---\n---\nprivate\n").unwrap();
+    fs::write(&diary, "---\n---\nprivate\n").unwrap();
     let agents = host.workspace.join(".bot-bottle/agents");
-    std::fs::create_dir_all(&agents).unwrap();
-    std::os::unix::fs::symlink(&diary, agents.join("dev.md")).unwrap();
+    fs::create_dir_all(&agents).unwrap();
+    symlink(&diary, agents.join("dev.md")).unwrap();
     let ran = host.run(&[
         "start",
         "dev",

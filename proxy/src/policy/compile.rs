@@ -350,7 +350,9 @@ impl fmt::Display for Match {
         }
         parts.extend(self.paths.iter().map(|path| match path {
             PathRule::Exact(path) => path.clone(),
-            PathRule::Prefix(path) => format!("{path}*"),
+            // By whole segments: `/v1` is not `/v10`.
+            PathRule::Prefix(path) if path.ends_with('/') => format!("{path}…"),
+            PathRule::Prefix(path) => format!("{path}[/…]"),
             PathRule::Regex(_, text) => format!("~{text}"),
         }));
         parts.extend(self.headers.iter().map(|header| match &header.value {

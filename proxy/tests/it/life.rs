@@ -224,7 +224,7 @@ async fn check_prints_the_effective_routes() {
         "{first}"
     );
     insta::assert_snapshot!(rest, @r"
-    allow https://origin.test:8443  [GET /v1*]  injects EGRESS_TOKEN_GONE
+    allow https://origin.test:8443  [GET /v1[/…]]  injects EGRESS_TOKEN_GONE
     allow https://*.wild.test:443  git fetch
     deny  https://bad.wild.test:443
     ");
