@@ -259,7 +259,7 @@ fn an_ignored_signal_stays_ignored() {
     let inner = host.command(&[]);
     command
         .args(["-c", script])
-        .arg(inner.get_program())
+        .arg(env!("CARGO_BIN_EXE_launcher"))
         .current_dir(&host.workspace)
         .env_clear();
     for (name, value) in inner.get_envs() {

@@ -105,16 +105,18 @@ impl Host {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = if self.unprivileged {
-            let mut command = Command::new("setpriv");
+        // Signals that whoever runs the tests ignores (`nohup`, a shell's `&`) would be ignored by the launcher too.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT,TERM,HUP", "--"]);
+        if self.unprivileged {
             let id = UNPRIVILEGED.to_string();
             command
-                .args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"])
+                .args(["setpriv", "--reuid", &id, "--regid", &id])
+                .args(["--clear-groups", "--"])
                 .arg(shared_launcher());
-            command
         } else {
-            Command::new(env!("CARGO_BIN_EXE_launcher"))
-        };
+            command.arg(env!("CARGO_BIN_EXE_launcher"));
+        }
         command
             .args(arguments)
             .env_clear()
