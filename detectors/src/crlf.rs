@@ -17,7 +17,7 @@
 
 use std::ops::Range;
 
-use crate::finding::{Finding, Location, Matched, RuleId, Severity, Via};
+use crate::finding::{Confidence, Finding, Location, Matched, RuleId, Severity, Via};
 use crate::redact;
 use crate::view::{View, percent_decoded};
 
@@ -112,6 +112,7 @@ fn finding(location: &Location, raw: &[u8], span: Range<usize>, via: Vec<Via>) -
         context: redact::context(raw, &span, std::slice::from_ref(&span)),
         matched: Matched::new(raw.get(span).unwrap_or_default()),
         via,
+        confidence: Confidence::Structure,
         structural: true,
     }
 }

@@ -1,6 +1,6 @@
 //! Opt-in: warns of stretches that look random. It names no credential, so it never blocks.
 
-use crate::finding::{RuleId, Severity};
+use crate::finding::{Confidence, RuleId, Severity};
 use crate::window::{Match, Window};
 
 /// Bytes over which the entropy is taken; 6 bits each at most.
@@ -82,8 +82,9 @@ pub(crate) fn find(window: &Window<'_>, history: &mut History, matches: &mut Vec
                 credential: "A high-entropy string".into(),
                 span,
                 via: Vec::new(),
-                tail: None,
+                rank: 0,
                 structural: false,
+                confidence: Confidence::Shape,
             });
         }
         if let Some(oldest) = text.get(start) {

@@ -79,6 +79,17 @@ pub enum Via {
     /// Byte values in decimal, one after the other.
     Decimal,
     Binary,
+    Uuencode,
+    /// Compressed: gzip, zlib, deflate, brotli or zstd.
+    Compressed,
+    /// Something put between each two characters.
+    Spelled,
+    /// Pieces of string literals, list elements or parameters, put together.
+    Joined,
+    /// Letters in the other case.
+    CaseSwapped,
+    Rot47,
+    Atbash,
 }
 
 impl fmt::Display for Via {
@@ -102,8 +113,24 @@ impl fmt::Display for Via {
             Self::Octal => "octal",
             Self::Decimal => "decimal",
             Self::Binary => "binary",
+            Self::Uuencode => "uuencode",
+            Self::Compressed => "compression",
+            Self::Spelled => "separated characters",
+            Self::Joined => "joined pieces",
+            Self::CaseSwapped => "changed case",
+            Self::Rot47 => "rot47",
+            Self::Atbash => "atbash",
         })
     }
+}
+
+/// What makes us sure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Confidence {
+    /// It has a credential's shape, and may be a sample of one.
+    Shape,
+    /// Its checksum or inner structure is right as well, or it is a value that was given to us.
+    Structure,
 }
 
 /// The raw bytes that matched. They never leave the process: no `Debug`, no `Display`, wiped on drop.
@@ -140,6 +167,8 @@ pub struct Finding {
     /// Up to 40 characters either side with every finding in it as `********`, and CR and LF as spaces.
     pub context: Box<str>,
     pub matched: Matched,
+    /// Raises a finding in an operator's eyes; it never decides.
+    pub confidence: Confidence,
     /// Outermost decoding first; empty when the credential stood there in plain.
     pub via: Vec<Via>,
     /// A structural finding carries no value, so no policy and no approval can let it pass.

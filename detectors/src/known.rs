@@ -1,17 +1,23 @@
 //! Known secrets: values that must not leave, in whatever encoding.
 //!
-//! The encodings of a value are computed forward, once, at start ([`variants`]), and looked for all at once
-//! ([`index`]). So nothing has to be guessed about the input, and a span is exact.
+//! The encodings of a value are computed forward, once, at start ([`variants`]). Those that are long enough are found
+//! whole or in part and whatever stands between their characters ([`grams`]), the others as they stand ([`exact`]).
 
 mod encode;
-mod index;
+mod exact;
+mod grams;
 mod variants;
 
 use std::fmt;
+use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-pub(crate) use index::KnownIndex;
+use crate::finding::{Confidence, RuleId, Severity, Via};
+use crate::kernel::{BLOCK, Sweep};
+use crate::window::Match;
+use exact::ExactIndex;
+use grams::{ENOUGH, GramIndex, Hit, squeeze};
 
 /// Below this many bytes chance matches would block clean traffic.
 const MIN_VALUE: usize = 8;
@@ -76,6 +82,135 @@ pub enum KnownSecretError {
         "the value of {name} has {length} bytes, more than {MAX_VALUE}: guard the secret inside it, not the whole file"
     )]
     TooLong { name: Box<str>, length: usize },
+}
+
+/// All known secrets, ready to be looked for.
+#[derive(Debug)]
+pub(crate) struct KnownIndex {
+    names: Vec<(RuleId, Box<str>)>,
+    grams: Option<GramIndex>,
+    exact: Option<ExactIndex>,
+    longest: usize,
+}
+
+impl KnownIndex {
+    pub(crate) fn new(secrets: &[KnownSecret]) -> Self {
+        let names: Vec<(RuleId, Box<str>)> = secrets
+            .iter()
+            .map(|secret| {
+                (
+                    RuleId(if secret.canary {
+                        "canary"
+                    } else {
+                        "known-secret"
+                    }),
+                    secret.name.clone(),
+                )
+            })
+            .collect();
+        let (mut long, mut short) = (Vec::new(), Vec::new());
+        let mut longest = 0;
+        for (number, secret) in (0_u32..).zip(secrets) {
+            for variant in variants::of(&secret.value) {
+                longest = longest.max(variant.bytes.len());
+                let enough = squeeze(&variant.bytes).len() >= ENOUGH;
+                if enough { &mut long } else { &mut short }.push((number, variant));
+            }
+        }
+        Self {
+            grams: GramIndex::new(long),
+            exact: (!short.is_empty()).then(|| ExactIndex::new(names.clone(), short)),
+            names,
+            longest,
+        }
+    }
+
+    /// Bytes of the longest variant.
+    pub(crate) fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// Adds what stands in `text[..swept]`, of which `sweep` is, and `squeezed` the length of its squeezed text.
+    pub(crate) fn find(
+        &self,
+        text: &[u8],
+        swept: usize,
+        sweep: &Sweep,
+        squeezed: usize,
+        matches: &mut Vec<Match>,
+    ) {
+        if let Some(grams) = &self.grams {
+            grams.find(sweep.squeezed.get(..squeezed).unwrap_or_default(), |hit| {
+                let span = unsqueezed(text, swept, sweep, &hit);
+                if let Some((rule, name)) = self.names.get(hit.secret as usize) {
+                    matches.push(found(*rule, name.clone(), span, hit.variant.via.clone()));
+                }
+            });
+        }
+        if let Some(exact) = &self.exact {
+            exact.find(text.get(..swept).unwrap_or_default(), matches);
+        }
+    }
+}
+
+fn found(rule: RuleId, credential: Box<str>, span: Range<usize>, via: Vec<Via>) -> Match {
+    Match {
+        rule,
+        severity: Severity::Block,
+        credential,
+        span,
+        via,
+        rank: 0,
+        structural: false,
+        confidence: Confidence::Structure,
+    }
+}
+
+/// The bytes of the text behind a hit. Signs at either end of the variant belong to it if they stand there.
+fn unsqueezed(text: &[u8], swept: usize, sweep: &Sweep, hit: &Hit<'_>) -> Range<usize> {
+    let place = |squeezed: usize| {
+        let before = sweep
+            .squeezed_before
+            .get(..swept.div_ceil(BLOCK))
+            .unwrap_or_default();
+        let block = before
+            .partition_point(|count| *count as usize <= squeezed)
+            .saturating_sub(1);
+        let mut mask = sweep.masks.get(block).map_or(0, |masks| masks.alnum);
+        for _ in 0..squeezed.saturating_sub(before.get(block).copied().unwrap_or(0) as usize) {
+            mask &= mask.wrapping_sub(1);
+        }
+        block * BLOCK + mask.trailing_zeros() as usize
+    };
+    let mut span =
+        place(hit.span.start)..(place(hit.span.end.saturating_sub(1)) + 1).min(text.len());
+    let variant = &hit.variant.bytes;
+    let signs = variant
+        .iter()
+        .take_while(|byte| !byte.is_ascii_alphanumeric())
+        .count();
+    if hit.begins
+        && text
+            .get(..span.start)
+            .unwrap_or_default()
+            .ends_with(&variant[..signs])
+    {
+        span.start -= signs;
+    }
+    let signs = variant
+        .iter()
+        .rev()
+        .take_while(|byte| !byte.is_ascii_alphanumeric())
+        .count();
+    if hit.ends
+        && text
+            .get(span.end..)
+            .unwrap_or_default()
+            .starts_with(&variant[variant.len() - signs..])
+    {
+        span.end += signs;
+    }
+    span
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@
 mod crlf;
 mod entropy;
 mod finding;
+mod inbound;
+#[expect(unsafe_code, reason = "vector instructions, see the module")]
+mod kernel;
 mod known;
 mod redact;
 mod scanner;
@@ -22,9 +25,10 @@ mod view;
 mod window;
 
 pub use crlf::header_injection;
-pub use finding::{Finding, Location, Matched, RuleId, Severity, Via};
+pub use finding::{Confidence, Finding, Location, Matched, RuleId, Severity, Via};
+pub use inbound::{InjectionDetector, InjectionStream};
 pub use known::{KnownSecret, KnownSecretError};
 pub use redact::redact;
 pub use scanner::{BuildError, Scanner, ScannerBuilder};
 pub use stream::Stream;
-pub use tokens::{TOKEN_RULES, TokenRule};
+pub use tokens::{ShapeError, TOKEN_RULES, TokenRule, UserRules, UserRulesError};

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::finding::{Finding, Location};
+use crate::finding::{Finding, Location, RuleId, Severity};
+use crate::kernel::{self, Level, Luts};
 use crate::known::{KnownIndex, KnownSecret};
 use crate::stream::Stream;
-use crate::tokens::TokenEngine;
+use crate::tokens::{ShapeError, TokenEngine, UserRules};
 use crate::window::{BLOCK, Engines, History, LOOK_AHEAD, windows};
 
 /// A set of detectors, built once and shared by every connection; a clone is a reference count.
 ///
 /// Time is linear in the input. Each byte lies in at most two windows if no known secret is huge; a window is
-/// read plain, and those regions of it that are escaped, dressed or wrapped are read through at most 24 decoded
-/// views, none of which is longer than the region.
+/// read plain, and those regions of it that are written in some other way are read through views, all of which
+/// together are at most ten times as long as the window and 64 KiB more. Where that bound ends the
+/// decoding, the rule `undecodable` says so.
 #[derive(Clone, Debug)]
 pub struct Scanner {
     engines: Arc<Engines>,
@@ -37,6 +39,44 @@ impl Scanner {
         findings
     }
 
+    /// How many bytes, of the input and of all its views, the engines are run over to scan `input`: a measure of the work
+    /// that, other than time, is the same on every machine.
+    pub fn steps(&self, input: &[u8]) -> usize {
+        let mut history = History::default();
+        let mut findings = Vec::new();
+        for window in windows(input, self.engines.look_ahead) {
+            self.engines
+                .scan_window(&Location::Body, window, &mut history, &mut findings);
+        }
+        history.steps()
+    }
+
+    /// One with token rules alone, to try them.
+    pub(crate) fn of_tokens(tokens: TokenEngine) -> Self {
+        Self::with(Some(tokens), None, false, Severity::Block, kernel::level())
+    }
+
+    fn with(
+        tokens: Option<TokenEngine>,
+        known: Option<KnownIndex>,
+        entropy: bool,
+        undecodable: Severity,
+        level: Level,
+    ) -> Self {
+        let longest = known.as_ref().map_or(0, KnownIndex::longest);
+        Self {
+            engines: Arc::new(Engines {
+                tokens,
+                known,
+                entropy,
+                undecodable,
+                look_ahead: LOOK_AHEAD.max(longest.saturating_mul(2)),
+                level,
+                no_anchors: Luts::default(),
+            }),
+        }
+    }
+
     /// A scan of an input that arrives in pieces.
     pub fn stream(&self, location: Location) -> Stream {
         Stream::new(Arc::clone(&self.engines), location)
@@ -50,17 +90,52 @@ impl Scanner {
 }
 
 /// Chooses the detectors of a [`Scanner`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ScannerBuilder {
     token_patterns: bool,
+    user_rules: UserRules,
     known_secrets: Vec<KnownSecret>,
     entropy: bool,
+    undecodable: Severity,
+    level: Level,
+}
+
+impl Default for ScannerBuilder {
+    fn default() -> Self {
+        Self {
+            token_patterns: false,
+            user_rules: UserRules::default(),
+            known_secrets: Vec::new(),
+            entropy: false,
+            undecodable: Severity::Block,
+            level: kernel::level(),
+        }
+    }
 }
 
 impl ScannerBuilder {
     /// The shapes of [`TOKEN_RULES`](crate::TOKEN_RULES).
     pub fn token_patterns(mut self, on: bool) -> Self {
         self.token_patterns = on;
+        self
+    }
+
+    /// Rules beside those of the table.
+    pub fn user_rules(mut self, rules: UserRules) -> Self {
+        self.user_rules = rules;
+        self
+    }
+
+    /// What a finding of rule `undecodable` asks for: compressed data that does not end within its window, or decoding
+    /// that would cost more than its bound. It blocks unless this says otherwise.
+    pub fn undecodable(mut self, severity: Severity) -> Self {
+        self.undecodable = severity;
+        self
+    }
+
+    /// Without vector instructions; for tests and measurements, since nothing but the speed changes.
+    pub fn portable(mut self) -> Self {
+        self.level = Level::Portable;
         self
     }
 
@@ -77,32 +152,26 @@ impl ScannerBuilder {
     }
 
     pub fn build(self) -> Result<Scanner, BuildError> {
-        let tokens = if self.token_patterns {
-            Some(TokenEngine::new()?)
-        } else {
-            None
-        };
-        let known = if self.known_secrets.is_empty() {
-            None
-        } else {
-            Some(KnownIndex::new(&self.known_secrets))
-        };
-        let longest = known.as_ref().map_or(0, KnownIndex::longest);
-        Ok(Scanner {
-            engines: Arc::new(Engines {
-                tokens,
-                known,
-                entropy: self.entropy,
-                look_ahead: LOOK_AHEAD.max(longest.saturating_mul(2)),
-            }),
-        })
+        let wanted = self.token_patterns || !self.user_rules.is_empty();
+        let tokens = wanted
+            .then(|| TokenEngine::new(self.token_patterns, &self.user_rules))
+            .transpose()
+            .map_err(|(rule, reason)| BuildError { rule, reason })?;
+        let known = (!self.known_secrets.is_empty()).then(|| KnownIndex::new(&self.known_secrets));
+        Ok(Scanner::with(
+            tokens,
+            known,
+            self.entropy,
+            self.undecodable,
+            self.level,
+        ))
     }
 }
 
 /// Why a [`Scanner`] could not be built. None of these can come from input, only from the rule table.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    #[error("token rules do not compile")]
-    Tokens(#[from] Box<regex_automata::meta::BuildError>),
+#[error("the shape of rule {rule}: {reason}")]
+pub struct BuildError {
+    rule: RuleId,
+    reason: ShapeError,
 }

@@ -1,298 +1,422 @@
-//! Token rules: one table, one automaton, one pass.
+//! Token rules: one table, one prefilter, one pass.
 //!
-//! A row is the *minimal* shape of a credential: the shortest text that is one. A match is then extended
-//! over the row's tail class, so the automaton stays small and a cut cannot change where a match begins.
-//! Shape alone decides. Entropy, stop words and checksums would each give an agent a way to dress a
-//! token up as a sample, and an operator's own token may look like one (`AKIAIOSFODNN7EXAMPLE` blocks).
+//! A row is the shape of a credential: the shortest text that is one, and what it may go on with. Shape alone decides.
+//! Entropy, stop words and checksums would each give an agent a way to dress a token up as a sample, and an
+//! operator's own token may look like one (`AKIAIOSFODNN7EXAMPLE` blocks); a checksum that is right raises
+//! [`Confidence`](crate::Confidence) and nothing else.
 //!
-//! No shape asks for a word boundary on its left unless its row says why: `xghp_...` is still a token for
-//! whoever cuts off the `x`.
+//! Shapes become straight [programs](program), whose rarest four positions the kernel looks for ([`anchors`]). A
+//! program that the table calls *strong* is also looked for where the letters have the other case, where the
+//! body is in pieces, and in the simple ciphers ([`dressed`]).
+
+mod anchors;
+mod check;
+mod dressed;
+mod program;
+mod rows;
+mod shape;
+mod user;
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
-use regex_automata::meta::{self, Regex};
-use regex_automata::util::syntax;
-use regex_automata::{Input, MatchKind};
-
-use crate::finding::{RuleId, Severity};
+use crate::finding::{Confidence, RuleId, Severity};
+use crate::kernel::{BLOCK, POSITIONS, Sweep};
 use crate::window::Match;
-
-/// Bytes by which a match is extended at most. The search goes on [`MIN_SHAPE`] before the cut, so that
-/// nothing can hide behind it.
-pub(crate) const MAX_TAIL: usize = 4 * 1024;
-
-/// At least the length of the longest minimal shape.
-pub(crate) const MIN_SHAPE: usize = 128;
-
-/// The bytes by which a match goes on after its minimal shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tail {
-    /// `[A-Za-z0-9]`.
-    Alphanumeric,
-    /// `[A-Za-z0-9_-]`: base64url.
-    Base64Url,
-    /// `[A-Za-z0-9_.~+/=-]`: what RFC 6750 lets a bearer token hold, and JWTs with their dots.
-    Bearer,
-}
-
-impl Tail {
-    /// How many bytes of `rest` a match goes on for.
-    pub(crate) fn length(self, rest: &[u8]) -> usize {
-        rest.iter()
-            .take(MAX_TAIL)
-            .take_while(|byte| self.holds(**byte))
-            .count()
-    }
-
-    fn holds(self, byte: u8) -> bool {
-        byte.is_ascii_alphanumeric()
-            || match self {
-                Self::Alphanumeric => false,
-                Self::Base64Url => matches!(byte, b'_' | b'-'),
-                Self::Bearer => matches!(byte, b'_' | b'-' | b'.' | b'~' | b'+' | b'/' | b'='),
-            }
-    }
-}
+use anchors::{Anchor, Anchors};
+use dressed::Cipher;
+use program::{Case, Classes, Program};
+pub(crate) use program::{Runs, is_beside_base64};
+pub use shape::ShapeError;
+pub use user::{UserRules, UserRulesError};
 
 /// One credential's shape.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct TokenRule {
     pub id: RuleId,
     /// What people call it.
     pub credential: &'static str,
-    /// The minimal shape, in the syntax of the `regex` crate; at most 128 bytes long.
+    /// The shape, in the part of the `regex` crate's syntax that `docs/RULES.md` describes.
     pub shape: &'static str,
-    pub tail: Tail,
-    /// For a shape of this byte, a dot and 24 characters between boundaries: too short a literal for the
-    /// automaton, which it would slow tenfold, so it is looked for by its dot.
-    pub dotted: Option<u8>,
+    /// The document that the format was taken from, or what was observed.
+    pub source: &'static str,
+    /// Tells from the whole credential whether its structure is right. It raises the confidence and never gates.
+    pub check: Option<fn(&[u8]) -> bool>,
+    /// Tells from the whole text of the shape that a placeholder stands where the credential would: one of a few words that
+    /// everybody knows, so nothing can be carried out in it.
+    pub unless: Option<fn(&[u8]) -> bool>,
+    /// The whole text is one credential.
+    pub positive: &'static [&'static str],
+    /// No rule finds anything.
+    pub negative: &'static [&'static str],
+    /// The shape says how a credential is carried rather than whose it is; where another rule matches inside, that one
+    /// names the finding.
+    pub generic: bool,
+}
+
+impl std::fmt::Debug for TokenRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenRule")
+            .field("id", &self.id)
+            .field("shape", &self.shape)
+            .finish_non_exhaustive()
+    }
 }
 
 const fn rule(
     id: &'static str,
     credential: &'static str,
     shape: &'static str,
-    tail: Tail,
+    source: &'static str,
 ) -> TokenRule {
     TokenRule {
         id: RuleId(id),
         credential,
         shape,
-        tail,
-        dotted: None,
+        source,
+        check: None,
+        unless: None,
+        positive: &[],
+        negative: &[],
+        generic: false,
     }
 }
 
-/// The table. Of two rows that match at one place the upper wins, so the more specific stands above.
-pub const TOKEN_RULES: &[TokenRule] = &[
-    // IAM user guide, "Reference identifiers": AKIA is a long-term key, ASIA a temporary one; 20 characters.
-    rule(
-        "aws-access-key",
-        "AWS access key",
-        r"A[KS]IA[A-Z0-9]{16}",
-        Tail::Alphanumeric,
-    ),
-    // GitHub blog, "Behind GitHub's new authentication token formats" (2021): prefix, 30 random, 6 checksum.
-    rule(
-        "github-token-classic",
-        "GitHub token (classic)",
-        r"gh[oprsu]_[A-Za-z0-9]{36}",
-        Tail::Base64Url,
-    ),
-    // GitHub docs, "About authentication": `github_pat_`, 22 characters, `_`, 59 characters. The prefix is
-    // so telling that half of it will do.
-    rule(
-        "github-fine-grained-token",
-        "GitHub fine-grained token",
-        r"github_pat_[A-Za-z0-9_]{36}",
-        Tail::Base64Url,
-    ),
-    // Observed: `sk-ant-api03-`, `sk-ant-oat01-` and the like, then 80 to 95 of base64url. The first 20 are
-    // enough to tell, and a token that lacks its last character is still caught.
-    rule(
-        "anthropic-api-key",
-        "Anthropic API key",
-        r"sk-ant-[A-Za-z0-9_-]{20}",
-        Tail::Base64Url,
-    ),
-    // Observed since 2024: base64url with `T3BlbkFJ` in the middle, 48 to 156 characters after the prefix.
-    rule(
-        "openai-project-key",
-        "OpenAI project key",
-        r"sk-proj-[A-Za-z0-9_-]{20}",
-        Tail::Base64Url,
-    ),
-    // The first format was 48 characters, service account and admin keys came later. Fewer than 48 without
-    // an infix would match `task-` and `disk-` with an identifier behind them.
-    rule(
-        "openai-api-key",
-        "OpenAI API key",
-        r"sk-(?:svcacct-|admin-|None-)[A-Za-z0-9_-]{40}|sk-[A-Za-z0-9]{48}",
-        Tail::Base64Url,
-    ),
-    // Stripe docs, "API keys": secret and restricted keys; publishable `pk_` keys are public by design.
-    rule(
-        "stripe-secret-key",
-        "Stripe secret key",
-        r"[rs]k_(?:live|test)_[A-Za-z0-9]{20}",
-        Tail::Alphanumeric,
-    ),
-    // RFC 6750: `Bearer` and a b64token. 60 characters is below the shortest signed JWT.
-    rule(
-        "bearer-jwt",
-        "Bearer JWT",
-        r"(?:[Bb]earer|BEARER)[ \t+]{1,4}[A-Za-z0-9_.~+/-]{60}",
-        Tail::Bearer,
-    ),
-    // Hugging Face docs, "User access tokens": `hf_` and 34 letters, `api_org_` for organisations.
-    rule(
-        "huggingface-token",
-        "HuggingFace token",
-        r"(?:hf|api_org)_[A-Za-z0-9]{30}",
-        Tail::Alphanumeric,
-    ),
-    // Databricks docs: `dapi` and 32 hexadecimal digits, then `-2` and the like on Azure.
-    rule(
-        "databricks-token",
-        "Databricks token",
-        r"dapi[a-f0-9]{32}",
-        Tail::Base64Url,
-    ),
-    // Slack docs, "Token types": letters for the kind of token, then groups between dashes.
-    rule(
-        "slack-token",
-        "Slack token",
-        r"xox[a-eo-s]-[A-Za-z0-9-]{10}|xapp-[A-Za-z0-9-]{20}",
-        Tail::Base64Url,
-    ),
-    // GitHub blog, "npm has a new access token format" (2021): 36 characters.
-    rule(
-        "npm-token",
-        "npm token",
-        r"npm_[A-Za-z0-9]{36}",
-        Tail::Alphanumeric,
-    ),
-    // SendGrid docs: `SG.`, 22 characters, `.`, 43 characters.
-    rule(
-        "sendgrid-api-key",
-        "SendGrid API key",
-        r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}",
-        Tail::Base64Url,
-    ),
-    // PyPI docs: `pypi-` and a macaroon, whose first bytes (version 2, location `pypi.org`) are always `AgE`;
-    // without them, a longer body.
-    rule(
-        "pypi-token",
-        "PyPI token",
-        r"pypi-(?:AgE[A-Za-z0-9_-]{40}|[A-Za-z0-9_-]{60})",
-        Tail::Base64Url,
-    ),
-    // HashiCorp docs, "Tokens": service, batch and recovery tokens since 1.10.
-    rule(
-        "vault-token",
-        "Vault token",
-        r"hv[bsr]\.[A-Za-z0-9_-]{20}",
-        Tail::Base64Url,
-    ),
-    // Service tokens before 1.10: `s.` and 24 characters. These two bytes end many a word and begin many a method
-    // call, so this one shape asks for a boundary on either side.
-    TokenRule {
-        dotted: Some(b's'),
-        ..rule(
-            "vault-token-legacy",
-            "Vault token (before 1.10)",
-            r"\bs\.[A-Za-z0-9]{24}\b",
-            Tail::Alphanumeric,
-        )
-    },
-];
+impl TokenRule {
+    const fn checked(mut self, check: fn(&[u8]) -> bool) -> Self {
+        self.check = Some(check);
+        self
+    }
+
+    const fn unless(mut self, placeholder: fn(&[u8]) -> bool) -> Self {
+        self.unless = Some(placeholder);
+        self
+    }
+
+    const fn positive(mut self, examples: &'static [&'static str]) -> Self {
+        self.positive = examples;
+        self
+    }
+
+    const fn negative(mut self, examples: &'static [&'static str]) -> Self {
+        self.negative = examples;
+        self
+    }
+}
+
+/// The table. Of two rows that match at one place the upper one names the finding, so the more specific stands above.
+pub static TOKEN_RULES: LazyLock<Vec<TokenRule>> = LazyLock::new(rows::all);
+
+/// Symbols at each position of anchors in ordinary writing, and in ciphers.
+const PLAIN_SETS: usize = 6;
+const CIPHER_SETS: usize = 4;
+
+/// What a rule is called in a finding.
+#[derive(Clone, Debug)]
+struct Named {
+    id: RuleId,
+    credential: Box<str>,
+    severity: Severity,
+    check: Option<fn(&[u8]) -> bool>,
+    unless: Option<fn(&[u8]) -> bool>,
+    generic: bool,
+}
 
 /// The table, compiled.
 #[derive(Debug)]
 pub(crate) struct TokenEngine {
-    regex: Regex,
+    rules: Vec<Named>,
+    programs: Vec<Program>,
+    classes: Classes,
+    plain: Anchors,
+    /// Strong programs' anchors as a cipher writes them; `ciphers[i]` says which cipher number `i` is in.
+    ciphered: Anchors,
+    ciphers: Vec<Cipher>,
 }
 
 impl TokenEngine {
-    pub(crate) fn new() -> Result<Self, Box<meta::BuildError>> {
-        // A shape that can never match keeps a pattern's number the number of its row.
-        const NEVER: &str = r"[a&&b]";
-        let shapes: Vec<&str> = TOKEN_RULES
-            .iter()
-            .map(|rule| {
-                if rule.dotted.is_some() {
-                    NEVER
-                } else {
-                    rule.shape
+    /// The table's rules, if asked for, and then the user's.
+    pub(crate) fn new(table: bool, user: &UserRules) -> Result<Self, (RuleId, ShapeError)> {
+        let mut rules = Vec::new();
+        let mut shapes = Vec::new();
+        if table {
+            for rule in TOKEN_RULES.iter() {
+                shapes.push(rule.shape);
+                rules.push(Named {
+                    id: rule.id,
+                    credential: rule.credential.into(),
+                    severity: Severity::Block,
+                    check: rule.check,
+                    unless: rule.unless,
+                    generic: rule.generic,
+                });
+            }
+        }
+        for rule in user.rules() {
+            shapes.push(&rule.shape);
+            rules.push(Named {
+                id: rule.id,
+                credential: rule.credential.clone(),
+                severity: rule.severity,
+                check: None,
+                unless: None,
+                generic: false,
+            });
+        }
+        let mut classes = Classes::default();
+        let mut programs = Vec::new();
+        let mut plain = Vec::new();
+        let mut ciphered = Vec::new();
+        let mut ciphers = Vec::new();
+        for (number, (rule, shape)) in (0_u16..).zip(rules.iter().zip(shapes)) {
+            let named = |error| (rule.id, error);
+            for way in shape::parse(shape).map_err(named)? {
+                let (anchor, offset) = Anchor::of(&way).map_err(named)?;
+                let strong = dressed::is_strong(&way);
+                programs.push(Program::new(number, &way, offset, strong, &mut classes));
+                plain.push(anchor);
+                if strong {
+                    dressed::anchors(&anchor, |cipher, anchor| {
+                        ciphered.push(anchor);
+                        ciphers.push(cipher);
+                    });
                 }
-            })
-            .collect();
-        let regex = Regex::builder()
-            // Bytes, not characters: the input need not be UTF-8.
-            .syntax(syntax::Config::new().unicode(false).utf8(false))
-            .configure(
-                Regex::config()
-                    .utf8_empty(false)
-                    .match_kind(MatchKind::LeftmostFirst),
-            )
-            .build_many(&shapes)
-            .map_err(Box::new)?;
-        Ok(Self { regex })
+            }
+        }
+        Ok(Self {
+            rules,
+            programs,
+            classes,
+            plain: Anchors::new(&plain, PLAIN_SETS),
+            ciphered: Anchors::new(&ciphered, CIPHER_SETS),
+            ciphers,
+        })
     }
 
-    pub(crate) fn find(&self, text: &[u8], matches: &mut Vec<Match>) {
-        let mut from = 0;
-        while let Some(found) = self.regex.search(&Input::new(text).range(from..)) {
-            let Some(rule) = TOKEN_RULES.get(found.pattern().as_usize()) else {
-                return;
-            };
-            let tail = rule
-                .tail
-                .length(text.get(found.end()..).unwrap_or_default());
-            let span = found.start()..found.end() + tail;
-            from = if tail == MAX_TAIL {
-                span.end - MIN_SHAPE
-            } else {
-                span.end
-            };
-            matches.push(rule.matched(span));
+    pub(crate) fn anchors(&self) -> &crate::kernel::Luts {
+        &self.plain.luts
+    }
+
+    /// Adds what stands in `text`. `sweep` is of `text[..swept]`: no match begins behind it.
+    pub(crate) fn find(
+        &self,
+        text: &[u8],
+        swept: usize,
+        sweep: &Sweep,
+        runs: &mut Runs,
+        plain_only: bool,
+        matches: &mut Vec<Match>,
+    ) {
+        let known = matches.len();
+        runs.reset(&self.classes);
+        let mut state = State {
+            plain_only,
+            ..State::default()
+        };
+        for (block, mask) in sweep
+            .candidates
+            .iter()
+            .take(swept.div_ceil(BLOCK))
+            .enumerate()
+        {
+            let mut mask = *mask;
+            while mask != 0 {
+                let at = block * BLOCK + mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                let Some(symbols) = sweep
+                    .symbols
+                    .get(at..)
+                    .and_then(|symbols| symbols.first_chunk::<POSITIONS>())
+                else {
+                    continue;
+                };
+                if !self.plain.may_fit(*symbols) {
+                    continue;
+                }
+                self.plain.at(*symbols, |number| {
+                    self.candidate(number, text, at, runs, &mut state, matches)
+                });
+            }
         }
-        for rule in TOKEN_RULES {
-            if let Some(letter) = rule.dotted {
-                matches.extend(dotted(text, letter).map(|span| rule.matched(span)));
+        self.resolve(matches, known);
+    }
+
+    /// Matches program `number`, whose anchor stands at `at`.
+    #[inline(never)]
+    fn candidate(
+        &self,
+        number: u32,
+        text: &[u8],
+        at: usize,
+        runs: &mut Runs,
+        state: &mut State,
+        matches: &mut Vec<Match>,
+    ) {
+        let Some(program) = self.programs.get(number as usize) else {
+            return;
+        };
+        let Some(start) = at.checked_sub(usize::from(program.anchor)) else {
+            return;
+        };
+        if let Some(end) = program.matched(&self.classes, Case::Kept, text, start, runs) {
+            if !self.is_chance(program, text, start..end) {
+                self.add(
+                    text,
+                    program.rule,
+                    start..end,
+                    Vec::new(),
+                    &mut state.last,
+                    matches,
+                );
+            }
+        } else if program.strong && !state.plain_only && start >= state.dressed_until {
+            let dressed = self.dressed(program, text, start, runs);
+            if let Some((span, via)) = dressed.filter(|(span, _)| !is_beside_base64(text, span)) {
+                self.add(text, program.rule, span, via, &mut state.last, matches);
+            } else {
+                // The next attempt costs as much again, so it is not made at the very next byte.
+                state.dressed_until = start + 2;
+            }
+        }
+    }
+
+    /// Whether a match in the midst of base64 says nothing: its shape is in any hundred megabytes of that, and its checksum, if
+    /// it has one, is wrong.
+    fn is_chance(&self, program: &Program, text: &[u8], span: Range<usize>) -> bool {
+        let Some(length) = program
+            .by_chance
+            .filter(|length| program::is_inside_base64(text, span.start, *length))
+        else {
+            return false;
+        };
+        let check = self
+            .rules
+            .get(usize::from(program.rule))
+            .and_then(|rule| rule.check);
+        // What stands behind a token in base64 is no part of it.
+        !check.is_some_and(|check| {
+            (length..=span.len().min(length + 8)).any(|length| {
+                text.get(span.start..span.start + length)
+                    .is_some_and(|token| is_proof(check, token))
+            })
+        })
+    }
+
+    fn add(
+        &self,
+        text: &[u8],
+        rule: u16,
+        span: Range<usize>,
+        via: Vec<crate::Via>,
+        last: &mut Vec<(u16, usize)>,
+        matches: &mut Vec<Match>,
+    ) {
+        let unless = self
+            .rules
+            .get(usize::from(rule))
+            .and_then(|rule| rule.unless);
+        if unless.is_some_and(|is_placeholder| text.get(span.clone()).is_some_and(is_placeholder)) {
+            return;
+        }
+        match last.iter_mut().find(|(other, _)| *other == rule) {
+            Some((_, end)) if span.end <= *end => return,
+            Some((_, end)) => *end = span.end,
+            None => last.push((rule, span.end)),
+        }
+        let Some(named) = self.rules.get(usize::from(rule)) else {
+            return;
+        };
+        let checked = named
+            .check
+            .is_some_and(|check| text.get(span.clone()).is_some_and(check));
+        matches.push(Match {
+            rule: named.id,
+            severity: named.severity,
+            credential: named.credential.clone(),
+            span,
+            via,
+            // Zero is the rank of what is no token rule.
+            rank: 1 + u32::from(rule) + if named.generic { GENERIC } else { 0 },
+            structural: false,
+            confidence: if checked {
+                Confidence::Structure
+            } else {
+                Confidence::Shape
+            },
+        });
+    }
+
+    /// Of the matches from number `from` on, those that lie in others go; which of two names the place is the table's order.
+    fn resolve(&self, matches: &mut Vec<Match>, from: usize) {
+        if matches.len() < from + 2 {
+            return;
+        }
+        let mut found = matches.split_off(from);
+        let specific: Vec<Range<usize>> = found
+            .iter()
+            .filter(|found| found.rank < GENERIC)
+            .map(|found| found.span.clone())
+            .collect();
+        found.retain(|found| {
+            found.rank < GENERIC
+                || !specific
+                    .iter()
+                    .any(|inner| found.span.start <= inner.start && inner.end <= found.span.end)
+        });
+        found.sort_by_key(|found| {
+            (
+                found.span.start,
+                found.rank,
+                std::cmp::Reverse(found.span.end),
+            )
+        });
+        let mut end = 0;
+        for found in found {
+            if found.span.end > end {
+                end = found.span.end;
+                matches.push(found);
             }
         }
     }
 }
 
-/// `letter`, a dot and 24 letters and digits, with no word character on either side.
-fn dotted(text: &[u8], letter: u8) -> impl Iterator<Item = Range<usize>> {
-    const DOTTED: usize = 24;
-    let is_word = |at: usize| {
-        text.get(at)
-            .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-    };
-    memchr::memchr_iter(b'.', text).filter_map(move |dot| {
-        let start = dot
-            .checked_sub(1)
-            .filter(|start| text.get(*start) == Some(&letter))?;
-        let end = dot + 1 + DOTTED;
-        let body = text.get(dot + 1..end)?;
-        let apart = !start.checked_sub(1).is_some_and(is_word) && !is_word(end);
-        (apart && body.iter().all(u8::is_ascii_alphanumeric)).then_some(start..end)
-    })
+/// Whether `check` holds of `token` and would not hold of most others: of one with another character, say.
+fn is_proof(check: fn(&[u8]) -> bool, token: &[u8]) -> bool {
+    let mut other = token.to_vec();
+    if let Some(byte) = other.iter_mut().rev().nth(7) {
+        *byte = if *byte == b'7' { b'5' } else { b'7' };
+    }
+    check(token) && !check(&other)
 }
 
-impl TokenRule {
-    fn matched(&self, span: Range<usize>) -> Match {
-        Match {
-            rule: self.id,
-            severity: Severity::Block,
-            credential: self.credential.into(),
-            span,
-            via: Vec::new(),
-            tail: Some(self.tail),
-            structural: false,
+/// What one pass must remember.
+#[derive(Default)]
+struct State {
+    /// For each rule where its last match ended, so that one run of text is one match.
+    last: Vec<(u16, usize)>,
+    dressed_until: usize,
+    /// The text was made by a cipher, and is not read in yet another way.
+    plain_only: bool,
+}
+
+/// Added to the rank of a generic rule.
+pub(crate) const GENERIC: u32 = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_compiles() {
+        let mut refused = Vec::new();
+        for rule in TOKEN_RULES.iter() {
+            match shape::parse(rule.shape)
+                .and_then(|ways| ways.iter().try_for_each(|way| Anchor::of(way).map(|_| ())))
+            {
+                Ok(()) => {}
+                Err(error) => refused.push(format!("{}: {error}", rule.id)),
+            }
         }
+        assert!(refused.is_empty(), "{refused:#?}");
     }
 }

@@ -1,183 +1,204 @@
 //! Views: the input as another program would read it, with a map back to the raw bytes.
 //!
-//! A view takes off one layer of writing: NULs between characters, escapes, quoted-printable, Unicode
-//! dressing, line breaks. The same engines then run over it, so each of them works beneath every layer.
-//! Views are chained ([`CHAINS`]), for layers nest.
+//! A view takes off one layer of writing: escapes, look-alikes, line breaks, base64, compression. The same engines
+//! then run over it, and views are made of the view in turn, so each engine works beneath every layer and layers nest
+//! in any order. What keeps this cheap:
 //!
-//! Four properties keep this cheap and make it independent of where a window begins:
-//!
-//! - views are made of *dressed* regions only ([`dressed`]), so plain text costs one pass of [`Traits`];
-//! - no step makes a text longer, and there are at most `CHAINS.len()` texts a region: work is linear;
-//! - a text that an earlier chain made is not scanned again;
-//! - each step looks a few bytes around and keeps no state, so it is in step again a few bytes after a cut.
-//!
-//! Decoders of whole regions (base64, hex, inflate) will be further steps; the chain and the map are theirs
-//! too.
+//! - a view is made of a *region* only, where the masks of [`kernel`](crate::kernel) show that it may change something that a
+//!   credential can be made of ([`regions`]); plain text has none;
+//! - each region is read once by each decoder that its characters allow;
+//! - depth, bytes and inflated bytes are bounded ([`Work`]), and a bound that is reached is a finding.
 
-mod dressed;
+mod ascii85;
+mod digits;
 mod fold;
+mod inflate;
 mod map;
 mod narrow;
+mod numbers;
 mod quoted_printable;
-mod simd;
-mod traits;
+mod regions;
+mod spelled;
 mod unescape;
-mod unwrap;
+mod uuencode;
+mod wrap;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::finding::{RuleId, Severity};
+use crate::finding::{Confidence, RuleId, Severity};
+use crate::kernel::{self, Level, Sweep};
+use crate::tokens::Runs;
 use crate::window::{Engines, Match};
-use map::Rewriter;
-pub(crate) use map::View;
-use traits::Traits;
+pub(crate) use fold::ascii_reading;
+pub(crate) use map::{Rewriter, View};
 
-/// One layer that can be taken off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// NULs of UTF-16 and UTF-32.
-    Narrow,
-    /// Percent, backslash and HTML escapes.
-    Unescape,
-    QuotedPrintable,
-    /// Unicode look-alikes and invisible characters.
-    Fold,
-    /// Line breaks inside runs of base64.
-    Unwrap,
+/// Layers that are taken off.
+pub(crate) const MAX_DEPTH: u8 = 6;
+
+/// Bytes of all views of one window, as a multiple of the window's own: base64 is read at four phases, hence three bytes
+/// for one, and three times nested not seven.
+const MAX_VIEWED: usize = 10;
+
+/// Inflated bytes of one window, as a multiple of its own.
+const MAX_INFLATED: usize = 4;
+
+/// What any window may have on top, so that small inputs are not judged by their ratio.
+const FREE: usize = 64 * 1024;
+
+/// The work that one window may still cause.
+#[derive(Debug)]
+pub(crate) struct Work {
+    level: Level,
+    viewed: usize,
+    inflated: usize,
+    /// Whether what is read was made by a cipher.
+    ciphered: bool,
+    /// Whether nothing stands before the window.
+    first: bool,
+    /// Bytes that engines were run over: what the tests of linear work count.
+    pub(crate) steps: usize,
+    /// Where a bound was first reached, in the raw text.
+    exceeded: bool,
 }
 
-use Step::{Fold, Narrow, QuotedPrintable, Unescape, Unwrap};
-
-/// The orders in which layers are taken off; each chain's beginnings are chains too.
-///
-/// Not all orders of all steps, which would be 155: steps that rarely get in each other's way stand in one
-/// order only, and a text that was already seen (most orders of one set of steps agree) is not followed.
-const CHAINS: &[&[Step]] = &[
-    &[Narrow],
-    &[Unescape],
-    &[QuotedPrintable],
-    &[Fold],
-    &[Unwrap],
-    &[Narrow, Unescape],
-    &[Narrow, Fold],
-    &[Unescape, Unescape],
-    &[Unescape, Fold],
-    &[Unescape, QuotedPrintable],
-    &[Unescape, Narrow],
-    &[Unescape, Unwrap],
-    &[QuotedPrintable, Unescape],
-    &[QuotedPrintable, Fold],
-    &[QuotedPrintable, Unwrap],
-    &[Fold, Unescape],
-    &[Fold, Unwrap],
-    &[Unwrap, Unescape],
-    &[Narrow, Unescape, Fold],
-    &[Unescape, Unescape, Unescape],
-    &[Unescape, Unescape, Fold],
-    &[Unescape, Unescape, Unwrap],
-    &[Unescape, QuotedPrintable, Fold],
-    &[QuotedPrintable, Unescape, Fold],
-];
-
-impl Step {
-    fn applies(self, traits: Traits) -> bool {
-        match self {
-            Narrow => traits.nul,
-            Unescape => traits.escape,
-            QuotedPrintable => traits.equals,
-            Fold => traits.non_ascii,
-            Unwrap => traits.line_break,
-        }
-    }
-
-    fn apply(self, text: &[u8]) -> Option<View> {
-        self.rewrite(text).finish()
-    }
-
-    fn changes(self, text: &[u8]) -> bool {
-        if self == Unwrap && !unwrap::may_change(text) {
-            return false;
-        }
-        self.rewrite(text).has_changed()
-    }
-
-    fn rewrite(self, text: &[u8]) -> Rewriter<'_> {
-        let mut rewriter = Rewriter::new(text);
-        match self {
-            Narrow => narrow::narrow(&mut rewriter),
-            Unescape => unescape::unescape(&mut rewriter),
-            QuotedPrintable => quoted_printable::decode(&mut rewriter),
-            Fold => fold::fold(&mut rewriter),
-            Unwrap => unwrap::unwrap(&mut rewriter),
-        }
-        rewriter
-    }
-}
-
-/// A view and how it came to be.
-struct Node {
-    chain: &'static [Step],
-    view: View,
-    /// Of what it was made, the raw text if none.
-    parent: Option<usize>,
-}
-
-/// Runs `engines` over every view of `raw`, and adds what they find, in raw offsets.
-///
-/// `reach` is the length of the longest plain text that an engine must see to match.
-pub(crate) fn find(engines: &Engines, raw: &[u8], reach: usize, matches: &mut Vec<Match>) {
-    for region in dressed::regions(raw, reach) {
-        let known = matches.len();
-        find_in(
-            engines,
-            raw.get(region.clone()).unwrap_or_default(),
-            matches,
-        );
-        for found in matches.iter_mut().skip(known) {
-            found.span.start += region.start;
-            found.span.end += region.start;
-            // The tail goes on where the region, but not the text, ended.
-            if let Some(tail) = found.tail.filter(|_| found.span.end == region.end) {
-                found.span.end += tail.length(raw.get(region.end..).unwrap_or_default());
-            }
+impl Work {
+    pub(crate) fn new(level: Level, window: usize, first: bool) -> Self {
+        Self {
+            level,
+            viewed: MAX_VIEWED * window + FREE,
+            inflated: MAX_INFLATED * window + FREE,
+            ciphered: false,
+            first,
+            steps: 0,
+            exceeded: false,
         }
     }
 }
 
-/// Runs `engines` over every view of a region.
-fn find_in(engines: &Engines, raw: &[u8], matches: &mut Vec<Match>) {
-    let raw_traits = Traits::of(raw);
-    let mut nodes: Vec<Node> = Vec::new();
-    for chain in CHAINS {
-        let [before @ .., step] = *chain else {
-            continue;
-        };
-        let parent = nodes.iter().position(|node| node.chain == before);
-        let (text, traits) = match parent.and_then(|index| nodes.get(index)) {
-            Some(node) => (&node.view.text[..], node.view.traits),
-            None if before.is_empty() => (raw, raw_traits),
-            // The chain's beginning changed nothing, or made what another chain makes.
-            None => continue,
-        };
-        if !step.applies(traits) {
-            continue;
+/// What is needed to read one text; kept for the next.
+#[derive(Debug, Default)]
+struct Scratch {
+    sweep: Sweep,
+    runs: Runs,
+}
+
+thread_local! {
+
+    /// As many as texts are nested.
+    static SCRATCH: RefCell<Vec<Scratch>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `engines` over `text` and all views of it, and adds what they find. No match that is looked for begins at or after
+/// `swept`. Says whether a region was cut off there, so that it must be asked again with more.
+pub(crate) fn examine(
+    engines: &Engines,
+    text: &[u8],
+    swept: usize,
+    depth: u8,
+    work: &mut Work,
+    matches: &mut Vec<Match>,
+) -> bool {
+    let mut scratch = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let Scratch { sweep, runs } = &mut scratch;
+    work.steps += swept;
+    let luts = engines
+        .tokens
+        .as_ref()
+        .map_or(&engines.no_anchors, |tokens| tokens.anchors());
+    let near = text.get(..swept).unwrap_or(text);
+    let squeezed = kernel::sweep(work.level, near, luts, sweep);
+    if let Some(tokens) = &engines.tokens {
+        tokens.find(text, near.len(), sweep, runs, work.ciphered, matches);
+    }
+    if let Some(known) = &engines.known {
+        known.find(text, near.len(), sweep, squeezed, matches);
+    }
+    let mut cut = false;
+    if depth < MAX_DEPTH {
+        cut = regions::Reader::new(engines, text, near.len(), sweep, depth, work, matches).read();
+    }
+    SCRATCH.with_borrow_mut(|pool| pool.push(scratch));
+    cut
+}
+
+/// Whether what was decoded from digits is worth another look: random bytes, which most such runs stand for, are not.
+/// Only where the digits surely begin compressed data without a magic number is told.
+fn is_promising(level: Level, decoded: &[u8], whole: bool) -> bool {
+    kernel::is_readable(level, decoded)
+        || is_utf8(decoded)
+        || inflate::is_compressed(decoded, whole)
+}
+
+/// Whether the beginning is text in other than ASCII characters.
+fn is_utf8(decoded: &[u8]) -> bool {
+    const LOOKED_AT: usize = 28;
+    let beginning = decoded.get(..LOOKED_AT).unwrap_or(decoded);
+    beginning.len() >= kernel::READABLE
+        && match std::str::from_utf8(beginning) {
+            Ok(text) => !text.chars().any(|c| c.is_control() && !c.is_whitespace()),
+            Err(error) => error.valid_up_to() + 4 > LOOKED_AT,
         }
-        let Some(view) = step.apply(text) else {
-            continue;
-        };
-        if nodes.iter().any(|node| node.view.text == view.text) {
-            continue;
-        }
-        nodes.push(Node {
-            chain,
-            view,
-            parent,
-        });
-        let mut found = Vec::new();
-        let Some(node) = nodes.last() else { continue };
-        engines.find(&node.view.text, &mut found);
-        found.extend(node.view.flood().map(hidden_text));
-        matches.extend(found.into_iter().map(|found| to_raw(found, node, &nodes)));
+}
+
+/// Runs `engines` over a view of `source`, which begins at `start` of the text that `matches` are of.
+fn examine_view(
+    engines: &Engines,
+    view: &View,
+    start: usize,
+    depth: u8,
+    work: &mut Work,
+    matches: &mut Vec<Match>,
+) {
+    if view.text.is_empty() {
+        return;
+    }
+    let Some(left) = work.viewed.checked_sub(view.text.len()) else {
+        exceed(view, start, work, matches);
+        return;
+    };
+    work.viewed = left;
+    let mut found = Vec::new();
+    examine(
+        engines,
+        &view.text,
+        view.text.len(),
+        depth + 1,
+        work,
+        &mut found,
+    );
+    found.extend(view.flood().map(hidden_text));
+    for mut found in found {
+        let mut via = Vec::new();
+        found.span = view.to_source(found.span, &mut via);
+        found.span.start += start;
+        found.span.end += start;
+        via.append(&mut found.via);
+        found.via = via;
+        matches.push(found);
+    }
+}
+
+/// Reports, once a window, that not everything was decoded.
+fn exceed(view: &View, start: usize, work: &mut Work, matches: &mut Vec<Match>) {
+    if std::mem::replace(&mut work.exceeded, true) {
+        return;
+    }
+    let span = view.to_source(0..1, &mut Vec::new());
+    matches.push(undecodable(start + span.start..start + span.end));
+}
+
+/// What could not be decoded to its end.
+pub(crate) fn undecodable(span: Range<usize>) -> Match {
+    Match {
+        rule: RuleId("undecodable"),
+        severity: Severity::Block,
+        credential: "Data that cannot be decoded within bounds".into(),
+        span,
+        via: Vec::new(),
+        rank: 0,
+        structural: false,
+        confidence: Confidence::Shape,
     }
 }
 
@@ -186,19 +207,6 @@ pub(crate) fn percent_decoded(text: &[u8]) -> Option<View> {
     let mut rewriter = Rewriter::new(text);
     unescape::percent_decode(&mut rewriter);
     rewriter.finish()
-}
-
-/// A match in `node`'s text as one in the raw text.
-fn to_raw(mut found: Match, node: &Node, nodes: &[Node]) -> Match {
-    let mut node = Some(node);
-    while let Some(Node { view, parent, .. }) = node {
-        let mut via = Vec::new();
-        found.span = view.to_source(found.span, &mut via);
-        via.append(&mut found.via);
-        found.via = via;
-        node = parent.and_then(|index| nodes.get(index));
-    }
-    found
 }
 
 /// A stretch of text that no reader sees, longer than any writing has: it can only be there to push the
@@ -210,23 +218,8 @@ fn hidden_text(span: Range<usize>) -> Match {
         credential: "A flood of invisible characters".into(),
         span,
         via: Vec::new(),
-        tail: None,
+        rank: 0,
         structural: false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_beginning_of_a_chain_is_a_chain_before_it() {
-        for (index, chain) in CHAINS.iter().enumerate() {
-            let before = &chain[..chain.len() - 1];
-            assert!(
-                before.is_empty() || CHAINS[..index].contains(&before),
-                "{chain:?}"
-            );
-        }
+        confidence: Confidence::Structure,
     }
 }

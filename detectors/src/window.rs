@@ -7,24 +7,31 @@
 use std::ops::Range;
 
 use crate::entropy;
-use crate::finding::{Finding, Location, Matched, RuleId, Severity, Via};
+use crate::finding::{Confidence, Finding, Location, Matched, RuleId, Severity, Via};
+use crate::kernel::{Level, Luts};
 use crate::known::KnownIndex;
 use crate::redact;
-use crate::tokens::{MIN_SHAPE, Tail, TokenEngine};
-use crate::view;
+use crate::tokens::TokenEngine;
+use crate::view::{self, Work};
 
 /// Bytes that one window owns.
 pub(crate) const BLOCK: usize = 64 * 1024;
 
 /// Bytes after the owned ones that a window sees. A finding must lie wholly inside its window, so this
 /// bounds how far a credential can be stretched by padding: 32 invisible characters of 4 bytes after each
-/// of the 93 characters of the longest minimal shape are 12 KiB; and a match's tail is cut at
-/// [`MAX_TAIL`](crate::tokens::MAX_TAIL).
+/// of 93 characters are 12 KiB, and an open repetition ends after 4 KiB.
 pub(crate) const LOOK_AHEAD: usize = 16 * 1024;
 
 /// Bytes before the owned ones that a window sees: a decoder that starts in the middle of an escape is in
 /// step again after a few bytes, and a finding's context needs 40 characters.
 pub(crate) const LOOK_BACK: usize = 512;
+
+/// Bytes after the owned ones in which a match that begins in those is told, unless it is stretched; then it is looked for
+/// again in all of the window.
+const NEAR: usize = 2048;
+
+/// Letters and digits after the owned bytes that a known secret needs to be told.
+const NEAR_SQUEEZED: usize = 64;
 
 /// Findings of one input before the rest is given up, with a structural finding that says so. A request
 /// that holds this many will not be let through by looking for more.
@@ -61,6 +68,14 @@ pub(crate) struct History {
     recent: Vec<(RuleId, Box<str>, Range<u64>)>,
     reported: usize,
     entropy: entropy::History,
+    /// Bytes that engines were run over.
+    steps: usize,
+}
+
+impl History {
+    pub(crate) fn steps(&self) -> usize {
+        self.steps
+    }
 }
 
 /// A match in the bytes of one window.
@@ -71,9 +86,10 @@ pub(crate) struct Match {
     pub(crate) credential: Box<str>,
     pub(crate) span: Range<usize>,
     pub(crate) via: Vec<Via>,
-    /// By what the match went on after its minimal shape, if by anything.
-    pub(crate) tail: Option<Tail>,
+    /// Of two token rules that match at one place the one with the lower rank names it.
+    pub(crate) rank: u32,
     pub(crate) structural: bool,
+    pub(crate) confidence: Confidence,
 }
 
 /// The detectors of a scanner.
@@ -82,7 +98,11 @@ pub(crate) struct Engines {
     pub(crate) tokens: Option<TokenEngine>,
     pub(crate) known: Option<KnownIndex>,
     pub(crate) entropy: bool,
+    pub(crate) undecodable: Severity,
     pub(crate) look_ahead: usize,
+    pub(crate) level: Level,
+    /// What stands for the anchors where there are no token rules.
+    pub(crate) no_anchors: Luts,
 }
 
 impl Engines {
@@ -97,17 +117,12 @@ impl Engines {
             return;
         }
         let mut matches = Vec::new();
-        // Only what can begin a finding of this window, and with it the end of the longest minimal shape: the
-        // look-ahead is for what is stretched, and clean plain text is read about once.
-        let reach = MIN_SHAPE.max(self.known.as_ref().map_or(0, KnownIndex::longest));
-        let near = window.own.start..(window.own.end + reach).min(window.bytes.len());
-        self.find(window.bytes.get(near).unwrap_or_default(), &mut matches);
-        if !matches.is_empty() {
-            // Now with what stands around, for tails and for the context.
-            matches.clear();
-            self.find(window.bytes, &mut matches);
+        history.steps += self.examine(&window, &mut matches);
+        for found in &mut matches {
+            if found.rule.0 == "undecodable" {
+                found.severity = self.undecodable;
+            }
         }
-        view::find(self, window.bytes, reach, &mut matches);
         if self.entropy {
             entropy::find(&window, &mut history.entropy, &mut matches);
         }
@@ -155,6 +170,7 @@ impl Engines {
                 span,
                 context: redact::context(window.bytes, &found.span, &hidden),
                 matched: Matched::new(window.bytes.get(found.span).unwrap_or_default()),
+                confidence: found.confidence,
                 via: found.via,
                 structural: found.structural,
             });
@@ -165,14 +181,34 @@ impl Engines {
             .retain(|(_, _, span)| span.end + LOOK_BACK as u64 > own_end);
     }
 
-    /// Runs tokens and known secrets over `text`, raw or decoded.
-    pub(crate) fn find(&self, text: &[u8], matches: &mut Vec<Match>) {
-        if let Some(tokens) = &self.tokens {
-            tokens.find(text, matches);
+    /// Runs all engines over the window and its views. Returns how many bytes they were run over.
+    fn examine(&self, window: &Window<'_>, matches: &mut Vec<Match>) -> usize {
+        let text = window.bytes;
+        // Only what can begin a finding of this window, and a little more: the look-ahead is for what is stretched, and
+        // clean plain text is read about once.
+        let mut near = (window.own.end + NEAR).min(text.len());
+        let after = text.get(window.own.end..near).unwrap_or_default();
+        if after
+            .iter()
+            .filter(|byte| byte.is_ascii_alphanumeric())
+            .take(NEAR_SQUEEZED)
+            .count()
+            < NEAR_SQUEEZED
+        {
+            near = text.len();
         }
-        if let Some(known) = &self.known {
-            known.find(text, matches);
+        let mut work = Work::new(self.level, text.len(), window.base == 0);
+        let cut = view::examine(self, text, near, 0, &mut work, matches);
+        let mut steps = work.steps;
+        // What ends so near to the end of what was read may go on behind it.
+        let at_end = |found: &Match| found.span.end + 64 >= near;
+        if near < text.len() && (cut || matches.iter().any(at_end)) {
+            matches.clear();
+            let mut work = Work::new(self.level, text.len(), window.base == 0);
+            view::examine(self, text, text.len(), 0, &mut work, matches);
+            steps += work.steps;
         }
+        steps
     }
 }
 
@@ -192,12 +228,30 @@ fn merge(mut matches: Vec<Match>) -> Vec<Match> {
         let same = next.rule == kept.rule
             && next.credential == kept.credential
             && next.span.start < kept.span.end;
-        if same {
+        // What stands there in plain is whole; a view of the line break after it adds nothing.
+        if same
+            && !(kept.via.is_empty()
+                && next.via == [Via::LineWrap]
+                && next.span.start == kept.span.start)
+        {
             kept.span.end = kept.span.end.max(next.span.end);
         }
         same
     });
     matches.sort_by_key(|found| (found.span.start, found.span.end));
+    // Another rule that sees, in a decoding of a token, the same token again.
+    let plain: Vec<Range<usize>> = matches
+        .iter()
+        .filter(|found| found.via.is_empty() && found.rank > 0)
+        .map(|found| found.span.clone())
+        .collect();
+    matches.retain(|found| {
+        found.via.is_empty()
+            || found.rank == 0
+            || !plain
+                .iter()
+                .any(|span| span.start <= found.span.start && found.span.end <= span.end)
+    });
     matches
 }
 
@@ -210,6 +264,7 @@ fn give_up(location: &Location, span: Range<u64>) -> Finding {
         span,
         context: "".into(),
         matched: Matched::new(b""),
+        confidence: Confidence::Structure,
         via: Vec::new(),
         structural: true,
     }

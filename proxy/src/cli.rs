@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::File;
 use crate::policy::Policy;
 use crate::run;
+use crate::scan;
 use crate::secrets::Secrets;
 use crate::settings::{Fixed, Ruling};
 
@@ -40,6 +41,8 @@ enum Command {
         #[arg(long)]
         secrets: bool,
     },
+    /// Look for credentials in files, directories or standard input.
+    Scan(scan::Arguments),
 }
 
 /// Runs with the given arguments, the program's name first.
@@ -59,6 +62,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match &cli.command {
         Command::Run { config } => serve(config),
         Command::Check { config, secrets } => check(config, *secrets),
+        Command::Scan(arguments) => return scan::main(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

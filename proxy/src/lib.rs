@@ -26,6 +26,7 @@ mod net;
 pub mod policy;
 mod record;
 pub mod run;
+pub mod scan;
 pub mod secrets;
 mod server;
 pub mod settings;

@@ -126,10 +126,6 @@ pub(super) fn octal(byte: u8, text: &mut String) {
     let _ = write!(text, "{byte:03o}");
 }
 
-pub(super) fn binary(byte: u8, text: &mut String) {
-    let _ = write!(text, "{byte:08b}");
-}
-
 /// What a JSON string or a shell's `$'...'` makes of `value`.
 pub(super) fn json(value: &[u8]) -> Encoded {
     let mut escaped = Vec::with_capacity(value.len() * 2);
@@ -156,6 +152,31 @@ pub(super) fn rot13(value: &[u8]) -> Encoded {
         .map(|byte| match byte {
             b'a'..=b'm' | b'A'..=b'M' => byte + 13,
             b'n'..=b'z' | b'N'..=b'Z' => byte - 13,
+            _ => *byte,
+        })
+        .collect::<Vec<u8>>()
+        .into()
+}
+
+/// The alphabet backwards, for letters alone.
+pub(super) fn atbash(value: &[u8]) -> Encoded {
+    value
+        .iter()
+        .map(|byte| match byte {
+            b'a'..=b'z' => b'a' + b'z' - byte,
+            b'A'..=b'Z' => b'A' + b'Z' - byte,
+            _ => *byte,
+        })
+        .collect::<Vec<u8>>()
+        .into()
+}
+
+/// The shift by 47 of all that is printed.
+pub(super) fn rot47(value: &[u8]) -> Encoded {
+    value
+        .iter()
+        .map(|byte| match byte {
+            33..=126 => 33 + (byte - 33 + 47) % 94,
             _ => *byte,
         })
         .collect::<Vec<u8>>()

@@ -1,6 +1,6 @@
 //! The encodings in which a known secret is looked for.
 //!
-//! Percent-encoding, escapes, entities, quoted-printable, UTF-16/32 and look-alikes are not here: a
+//! Percent-encoding, escapes, entities, quoted-printable, UTF-16/32, look-alikes and binary digits are not here: a
 //! [view](crate::view) takes those off, whole or partial, and these variants are then found beneath it.
 
 use std::collections::HashSet;
@@ -58,6 +58,8 @@ pub(super) fn of(value: &[u8]) -> Vec<Variant> {
     all.add(&[Via::Octal], encode::joined(value, " ", encode::octal));
     all.add(&[Via::Reversed], encode::reversed(value));
     all.add(&[Via::Rot13], encode::rot13(value));
+    all.add(&[Via::Atbash], encode::atbash(value));
+    all.add(&[Via::Rot47], encode::rot47(value));
     all.add(
         &[Via::Rot13, Via::Reversed],
         encode::rot13(&encode::reversed(value)),
@@ -69,8 +71,6 @@ pub(super) fn of(value: &[u8]) -> Vec<Variant> {
     }
     if value.len() <= SHORT {
         all.add(&[Via::Base58], encode::base58(value));
-        all.add(&[Via::Binary], encode::joined(value, "", encode::binary));
-        all.add(&[Via::Binary], encode::joined(value, " ", encode::binary));
         all.nested(value);
     }
     all.list

@@ -71,7 +71,7 @@ fn next_non_ascii(text: &[u8], from: usize) -> Option<usize> {
 
 /// The character that `bytes` begin with, and its length. Overlong forms are read too: a lenient reader
 /// would.
-fn decode(bytes: &[u8]) -> Option<(u32, usize)> {
+pub(super) fn decode(bytes: &[u8]) -> Option<(u32, usize)> {
     let (length, mut character) = match bytes.first()? {
         byte @ 0xC0..=0xDF => (2, u32::from(byte & 0x1F)),
         byte @ 0xE0..=0xEF => (3, u32::from(byte & 0x0F)),
@@ -85,6 +85,17 @@ fn decode(bytes: &[u8]) -> Option<(u32, usize)> {
         character = character << 6 | u32::from(byte & 0x3F);
     }
     Some((character, length))
+}
+
+/// Whether the fold changes the character into ASCII, or into nothing.
+pub(super) fn changes(character: u32) -> bool {
+    read(character) != KEEP
+}
+
+/// How `character` reads in ASCII: nothing if it is invisible, and `None` if it has no such reading.
+pub(crate) fn ascii_reading(character: char) -> Option<([u8; 3], usize)> {
+    let reading = read(character.into());
+    (reading != KEEP).then_some((reading.ascii, usize::from(reading.length)))
 }
 
 fn read(character: u32) -> Reading {

@@ -2,47 +2,42 @@
 
 use std::ops::Range;
 
-use super::traits::Traits;
 use crate::finding::Via;
 
 /// Bytes that a view may take out in one place. More is not how anybody writes.
 const FLOOD: u32 = 128;
 
 /// A text and where its bytes came from.
+#[derive(Debug)]
 pub(crate) struct View {
     pub(crate) text: Vec<u8>,
-    pub(super) traits: Traits,
-    map: OffsetMap,
+    map: Map,
 }
 
-impl View {
-    /// The source bytes behind `span`, which is not empty. Adds to `via` the kinds of writing in it.
-    pub(crate) fn to_source(&self, span: Range<usize>, via: &mut Vec<Via>) -> Range<usize> {
-        self.map.to_source(span, via)
-    }
-
-    /// The first place where what no reader sees was taken out by the hundred bytes.
-    pub(super) fn flood(&self) -> Option<Range<usize>> {
-        let flooded = |unit: &&Unit| {
-            // Zero bytes stand in long runs in any binary file; nothing else that is taken out does in anything.
-            let padding = !matches!(unit.via, Via::Utf16 | Via::Utf32);
-            padding && unit.text_len == 0 && unit.source_len > FLOOD
-        };
-        self.map.units.iter().find(flooded).map(|unit| {
-            let at = unit.text as usize;
-            at.min(self.text.len().saturating_sub(1))..at.saturating_add(1).min(self.text.len())
-        })
-    }
+#[derive(Debug)]
+enum Map {
+    /// The places where the text differs from its source; all between them is verbatim, so that text that is
+    /// hardly changed costs hardly any map.
+    Units(Vec<Unit>),
+    /// `from` digits of the source, from `start` on, became `to` bytes of the text, and so on.
+    Digits {
+        start: usize,
+        from: usize,
+        to: usize,
+        via: Via,
+    },
+    /// A byte for a byte, from `start` on, or backwards from before `start`.
+    Same {
+        start: usize,
+        backwards: bool,
+        via: Via,
+    },
+    /// Every byte of the text comes from all of the source.
+    Whole { source: Range<usize>, via: Via },
 }
 
-/// The places where a text differs from its source; all between them is verbatim, so that text that is
-/// hardly changed costs hardly any map.
-struct OffsetMap {
-    units: Vec<Unit>,
-}
-
-/// `source_len` bytes of the source that became `text_len` bytes of the text. 32 bits are enough: a window
-/// is far below 4 GiB.
+/// `source_len` bytes of the source that became `text_len` bytes of the text, evenly if there are several. 32 bits are
+/// enough: a window is far below 4 GiB.
 #[derive(Clone, Copy, Debug)]
 struct Unit {
     text: u32,
@@ -52,42 +47,147 @@ struct Unit {
     via: Via,
 }
 
-impl OffsetMap {
-    fn to_source(&self, span: Range<usize>, via: &mut Vec<Via>) -> Range<usize> {
-        let after = |at: usize| self.units.partition_point(|unit| unit.text as usize <= at);
-        let last = span.end.saturating_sub(1);
-        let (first_unit, end_unit) = (after(span.start), after(last));
-        let locate = |at: usize, end_unit: usize| -> Range<usize> {
-            let Some(unit) = end_unit
-                .checked_sub(1)
-                .and_then(|index| self.units.get(index))
-            else {
-                return at..at + 1;
-            };
-            let inside = at - unit.text as usize;
-            let source_end = (unit.source + unit.source_len) as usize;
-            match inside.checked_sub(unit.text_len as usize) {
-                Some(beyond) => source_end + beyond..source_end + beyond + 1,
-                None => unit.source as usize..source_end,
+impl View {
+    /// A view of digits in groups, each of which is a part of a byte.
+    pub(crate) fn digits(text: Vec<u8>, start: usize, from: usize, to: usize, via: Via) -> Self {
+        Self {
+            text,
+            map: Map::Digits {
+                start,
+                from,
+                to,
+                via,
+            },
+        }
+    }
+
+    /// A view that changes each byte where it stands.
+    pub(crate) fn same(text: Vec<u8>, start: usize, via: Via) -> Self {
+        Self {
+            text,
+            map: Map::Same {
+                start,
+                backwards: false,
+                via,
+            },
+        }
+    }
+
+    /// A view of what ends at `end`, read backwards.
+    pub(crate) fn backwards(text: Vec<u8>, end: usize, via: Via) -> Self {
+        Self {
+            text,
+            map: Map::Same {
+                start: end,
+                backwards: true,
+                via,
+            },
+        }
+    }
+
+    /// A view of which no part can be told from another.
+    pub(crate) fn whole(text: Vec<u8>, source: Range<usize>, via: Via) -> Self {
+        Self {
+            text,
+            map: Map::Whole { source, via },
+        }
+    }
+
+    /// The source bytes behind `span`, which is not empty. Adds to `via` the kinds of writing in it.
+    pub(crate) fn to_source(&self, span: Range<usize>, via: &mut Vec<Via>) -> Range<usize> {
+        match &self.map {
+            Map::Units(units) => units_to_source(units, span, via),
+            Map::Digits {
+                start,
+                from,
+                to,
+                via: kind,
+            } => {
+                via.push(*kind);
+                // Digits that hold bits of a neighbour are the neighbour's.
+                let first = (span.start * from).div_ceil(*to);
+                let last = span.end * from / to;
+                start + first..start + last.max(first + 1)
             }
-        };
-        let start = locate(span.start, first_unit);
-        let touched = self
-            .units
-            .get(first_unit.saturating_sub(1)..end_unit)
-            .unwrap_or_default();
-        for unit in touched {
-            // The unit before the span's first byte belongs to it only if that byte is in it.
-            if unit.source as usize >= start.start && !via.contains(&unit.via) {
-                via.push(unit.via);
+            Map::Same {
+                start,
+                backwards,
+                via: kind,
+            } => {
+                via.push(*kind);
+                if *backwards {
+                    start - span.end..start - span.start
+                } else {
+                    start + span.start..start + span.end
+                }
+            }
+            Map::Whole { source, via: kind } => {
+                via.push(*kind);
+                source.clone()
             }
         }
-        start.start..locate(last, end_unit).end
+    }
+
+    /// The first place where what no reader sees was taken out by the hundred bytes.
+    pub(crate) fn flood(&self) -> Option<Range<usize>> {
+        let Map::Units(units) = &self.map else {
+            return None;
+        };
+        let flooded = |unit: &&Unit| {
+            // Zero bytes stand in long runs in any binary file, and separators are seen; nothing else that is
+            // taken out is long in anything.
+            let padding = !matches!(
+                unit.via,
+                Via::Utf16 | Via::Utf32 | Via::Spelled | Via::Joined | Via::LineWrap
+            );
+            padding && unit.text_len == 0 && unit.source_len > FLOOD
+        };
+        units.iter().find(flooded).map(|unit| {
+            let at = unit.text as usize;
+            at.min(self.text.len().saturating_sub(1))..at.saturating_add(1).min(self.text.len())
+        })
     }
 }
 
+fn units_to_source(units: &[Unit], span: Range<usize>, via: &mut Vec<Via>) -> Range<usize> {
+    let after = |at: usize| units.partition_point(|unit| unit.text as usize <= at);
+    let last = span.end.saturating_sub(1);
+    let (first_unit, end_unit) = (after(span.start), after(last));
+    let locate = |at: usize, end_unit: usize| -> Range<usize> {
+        let Some(unit) = end_unit.checked_sub(1).and_then(|index| units.get(index)) else {
+            return at..at + 1;
+        };
+        let inside = at - unit.text as usize;
+        let (source, text_len, source_len) = (
+            unit.source as usize,
+            unit.text_len as usize,
+            unit.source_len as usize,
+        );
+        match inside.checked_sub(text_len) {
+            Some(beyond) => source + source_len + beyond..source + source_len + beyond + 1,
+            None if source_len < text_len => source..source + source_len,
+            // Evenly only as far as it divides: what became two bytes is behind both.
+            None => {
+                source + inside * source_len / text_len
+                    ..source + ((inside + 1) * source_len).div_ceil(text_len)
+            }
+        }
+    };
+    let start = locate(span.start, first_unit);
+    let touched = units
+        .get(first_unit.saturating_sub(1)..end_unit)
+        .unwrap_or_default();
+    for unit in touched {
+        // The unit before the span's first byte belongs to it only if that byte is in it.
+        if (unit.source + unit.source_len) as usize > start.start && !via.contains(&unit.via) {
+            via.push(unit.via);
+        }
+    }
+    start.start..locate(last, end_unit).end
+}
+
 /// Makes a [`View`] from left to right. Nothing is allocated before the first change.
-pub(super) struct Rewriter<'a> {
+pub(crate) struct Rewriter<'a> {
     source: &'a [u8],
     /// All before it is in `text`.
     copied: usize,
@@ -96,7 +196,7 @@ pub(super) struct Rewriter<'a> {
 }
 
 impl<'a> Rewriter<'a> {
-    pub(super) fn new(source: &'a [u8]) -> Self {
+    pub(crate) fn new(source: &'a [u8]) -> Self {
         Self {
             source,
             copied: 0,
@@ -105,30 +205,37 @@ impl<'a> Rewriter<'a> {
         }
     }
 
-    pub(super) fn source(&self) -> &'a [u8] {
+    pub(crate) fn source(&self) -> &'a [u8] {
         self.source
     }
 
     /// Writes `bytes` in place of `range`, which lies behind all earlier ones.
-    pub(super) fn replace(&mut self, range: Range<usize>, bytes: &[u8], via: Via) {
+    #[inline]
+    pub(crate) fn replace(&mut self, range: Range<usize>, bytes: &[u8], via: Via) {
         if self.units.is_empty() {
             self.text.reserve(self.source.len());
         }
-        self.text.extend_from_slice(
-            self.source
-                .get(self.copied..range.start)
-                .unwrap_or_default(),
-        );
         let adjoining = self.copied == range.start;
+        if !adjoining {
+            self.text.extend_from_slice(
+                self.source
+                    .get(self.copied..range.start)
+                    .unwrap_or_default(),
+            );
+        }
         self.copied = range.end;
         let source_len = range.len() as u32;
+        // Neighbours of one kind are one unit: a run of `%XX`, or of what is taken out.
         if let Some(last) = self.units.last_mut()
             && adjoining
-            && last.text_len == 0
-            && bytes.is_empty()
             && last.via == via
+            && last.source_len as usize * bytes.len()
+                == source_len as usize * last.text_len as usize
+            && (bytes.len() == 1 || bytes.is_empty() && last.text_len == 0)
         {
             last.source_len += source_len;
+            last.text_len += bytes.len() as u32;
+            self.text.extend_from_slice(bytes);
             return;
         }
         self.units.push(Unit {
@@ -141,21 +248,16 @@ impl<'a> Rewriter<'a> {
         self.text.extend_from_slice(bytes);
     }
 
-    pub(super) fn has_changed(&self) -> bool {
-        !self.units.is_empty()
-    }
-
     /// The view, or none if nothing was replaced.
-    pub(super) fn finish(mut self) -> Option<View> {
+    pub(crate) fn finish(mut self) -> Option<View> {
         if self.units.is_empty() {
             return None;
         }
         self.text
             .extend_from_slice(self.source.get(self.copied..).unwrap_or_default());
         Some(View {
-            traits: Traits::of(&self.text),
             text: self.text,
-            map: OffsetMap { units: self.units },
+            map: Map::Units(self.units),
         })
     }
 }
@@ -183,5 +285,38 @@ mod tests {
         assert_eq!(back(3..5), (5..9, vec![Via::Unicode]));
         assert_eq!(back(4..5), (8..9, vec![]));
         assert_eq!(back(0..5), (0..9, vec![Via::Percent, Via::Unicode]));
+    }
+
+    #[test]
+    fn a_run_of_one_kind_is_one_unit_and_still_exact() {
+        let mut rewriter = Rewriter::new(b"x%41%42%43\\u0044y");
+        for at in 0..3 {
+            rewriter.replace(1 + 3 * at..4 + 3 * at, &[b'A' + at as u8], Via::Percent);
+        }
+        rewriter.replace(10..16, b"D", Via::JsonEscape);
+        let view = rewriter.finish().unwrap();
+        assert!(matches!(&view.map, Map::Units(units) if units.len() == 2));
+        for (at, source) in [
+            (0, 0..1),
+            (1, 1..4),
+            (2, 4..7),
+            (3, 7..10),
+            (4, 10..16),
+            (5, 16..17),
+        ] {
+            assert_eq!(view.to_source(at..at + 1, &mut Vec::new()), source);
+        }
+        let mut via = Vec::new();
+        assert_eq!(
+            (view.to_source(2..5, &mut via), via),
+            (4..16, vec![Via::Percent, Via::JsonEscape])
+        );
+    }
+
+    #[test]
+    fn digits_of_neighbours_stay_outside() {
+        let view = View::digits(b"#secret".to_vec(), 10, 4, 3, Via::Base64);
+        assert_eq!(view.to_source(1..7, &mut Vec::new()), 12..19);
+        assert_eq!(view.to_source(0..3, &mut Vec::new()), 10..14);
     }
 }

@@ -23,6 +23,19 @@ pub(super) fn decode(rewriter: &mut Rewriter<'_>) {
     }
 }
 
+/// Whether `text` begins with a soft line break.
+pub(super) fn is_soft_break(text: &[u8]) -> bool {
+    matches!(text, [b'=', rest @ ..] if soft_break(rest).is_some())
+}
+
+/// The length of the soft line break that `text` begins with, or one.
+pub(super) fn soft_break_length(text: &[u8]) -> usize {
+    match text {
+        [b'=', rest @ ..] => 1 + soft_break(rest).unwrap_or(0),
+        _ => 1,
+    }
+}
+
 fn soft_break(rest: &[u8]) -> Option<usize> {
     let blanks = rest
         .iter()

@@ -47,6 +47,18 @@ pub(super) fn unescape(rewriter: &mut Rewriter<'_>) {
     }
 }
 
+/// What one escape that `text` begins with stands for, and its length.
+pub(super) fn one(text: &[u8]) -> Option<(Written, usize)> {
+    let (first, rest) = text.split_first()?;
+    match first {
+        b'%' => percent(rest),
+        b'\\' => backslash(rest),
+        b'&' => entity(rest),
+        _ => None,
+    }
+    .map(|(written, length)| (written, length + 1))
+}
+
 /// Percent-encoding alone, for what decodes nothing else: a URL, a header.
 pub(super) fn percent_decode(rewriter: &mut Rewriter<'_>) {
     let text = rewriter.source();
@@ -63,7 +75,7 @@ pub(super) fn percent_decode(rewriter: &mut Rewriter<'_>) {
 
 /// What an escape stands for: at most four bytes.
 #[derive(Clone, Copy, Default)]
-struct Written {
+pub(super) struct Written {
     bytes: [u8; 4],
     length: usize,
 }
@@ -86,7 +98,7 @@ impl Written {
         Self { bytes, length }
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
@@ -207,11 +219,24 @@ fn number(digits: &[u8], base: u32, max: usize) -> Option<(u32, usize)> {
 }
 
 pub(super) fn hex_pair(rest: &[u8]) -> Option<u8> {
-    match number(rest, 16, 2)? {
-        (number, 2) => u8::try_from(number).ok(),
-        _ => None,
-    }
+    let digits = rest.first_chunk::<2>()?;
+    let value = |digit: u8| HEX.get(usize::from(digit)).copied().unwrap_or(NO_HEX);
+    let (high, low) = (value(digits[0]), value(digits[1]));
+    ((high | low) < NO_HEX).then_some(high << 4 | low)
 }
+
+const NO_HEX: u8 = 16;
+
+const HEX: [u8; 128] = {
+    let mut table = [NO_HEX; 128];
+    let mut digit = 0;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        table[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

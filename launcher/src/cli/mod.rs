@@ -69,6 +69,8 @@ enum Command {
     },
     /// Explain an event of the log, or whether a bottle would let a request through.
     Why(why::WhyArguments),
+    /// Look for credentials in files, directories or standard input; needs no bottle.
+    Scan(proxy::scan::Arguments),
 
     #[command(name = "__sidecar", hide = true, disable_help_flag = true)]
     Sidecar {
@@ -159,6 +161,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Become => return local::become_main(),
         Command::Probe => return local::probe::main(),
         Command::DemoAgent => return demo::agent().into(),
+        // Its exit code for findings is the user's to choose, so it is not one of `Exit`.
+        Command::Scan(arguments) => return proxy::scan::main(&arguments),
         _ => {}
     }
     start_logging();
@@ -208,6 +212,7 @@ fn run(command: Command) -> Result<Exit, CliError> {
         | Command::Init
         | Command::Become
         | Command::Probe
-        | Command::DemoAgent => Ok(Exit::Usage),
+        | Command::DemoAgent
+        | Command::Scan(_) => Ok(Exit::Usage),
     }
 }

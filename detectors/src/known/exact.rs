@@ -1,4 +1,4 @@
-//! Looks for thousands of variants at once, at some gigabytes a second.
+//! Looks for variants too short for the [grams](super::grams), as they stand.
 //!
 //! An Aho-Corasick automaton over this many literals runs at 0.1 to 0.3 GB/s and takes megabytes a secret,
 //! so this is a gram index instead: only every fourth position of the text is probed, with the five bytes
@@ -9,9 +9,8 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
-use super::KnownSecret;
-use super::variants::{MIN_VARIANT, Variant, of};
-use crate::finding::{RuleId, Severity};
+use super::variants::{MIN_VARIANT, Variant};
+use crate::finding::RuleId;
 use crate::window::Match;
 
 /// Positions of the text that are probed.
@@ -33,7 +32,7 @@ const GRAM_MASK: u64 = (1 << (8 * GRAM)) - 1;
 const FOLD: u64 = 0x2020_2020_2020_2020;
 
 /// The variants of all known secrets.
-pub(crate) struct KnownIndex {
+pub(crate) struct ExactIndex {
     names: Vec<(RuleId, Box<str>)>,
     variants: Vec<(u32, Variant)>,
     /// One bit for each hash: most probes end here.
@@ -46,7 +45,6 @@ pub(crate) struct KnownIndex {
     bucket_shift: u32,
     /// Odd and random, so that nobody can prepare texts that hit the filter everywhere.
     multiplier: u64,
-    longest: usize,
 }
 
 /// The gram `gram` stands at `offset` in variant number `variant`.
@@ -57,34 +55,18 @@ struct Entry {
     offset: u32,
 }
 
-impl fmt::Debug for KnownIndex {
+impl fmt::Debug for ExactIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KnownIndex")
+        f.debug_struct("ExactIndex")
             .field("names", &self.names)
             .field("variants", &self.variants.len())
             .finish_non_exhaustive()
     }
 }
 
-impl KnownIndex {
-    pub(crate) fn new(secrets: &[KnownSecret]) -> Self {
-        let mut names = Vec::new();
-        let mut variants = Vec::new();
-        for (number, secret) in (0_u32..).zip(secrets) {
-            names.push((
-                RuleId(if secret.canary {
-                    "canary"
-                } else {
-                    "known-secret"
-                }),
-                secret.name.clone(),
-            ));
-            variants.extend(
-                of(&secret.value)
-                    .into_iter()
-                    .map(|variant| (number, variant)),
-            );
-        }
+impl ExactIndex {
+    /// `variants` with the number of their secret; `names` by that number.
+    pub(crate) fn new(names: Vec<(RuleId, Box<str>)>, variants: Vec<(u32, Variant)>) -> Self {
         let multiplier = RandomState::new().hash_one(()) | 1;
         let mut entries = choose_grams(&variants, multiplier);
         let bucket_bits = (entries.len() * 2)
@@ -112,11 +94,6 @@ impl KnownIndex {
             begin += *bucket;
             *bucket = begin;
         }
-        let longest = variants
-            .iter()
-            .map(|(_, variant)| variant.bytes.len())
-            .max()
-            .unwrap_or(0);
         Self {
             names,
             variants,
@@ -126,13 +103,7 @@ impl KnownIndex {
             filter_shift,
             bucket_shift,
             multiplier,
-            longest,
         }
-    }
-
-    /// Bytes of the longest variant.
-    pub(crate) fn longest(&self) -> usize {
-        self.longest
     }
 
     pub(crate) fn find(&self, text: &[u8], matches: &mut Vec<Match>) {
@@ -219,15 +190,7 @@ impl KnownIndex {
                         continue;
                     };
                     *last = Some(matches.len());
-                    matches.push(Match {
-                        rule: *rule,
-                        severity: Severity::Block,
-                        credential: name.clone(),
-                        span,
-                        via: variant.via.clone(),
-                        tail: None,
-                        structural: false,
-                    });
+                    matches.push(super::found(*rule, name.clone(), span, variant.via.clone()));
                 }
             }
         }

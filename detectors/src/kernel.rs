@@ -1,0 +1,265 @@
+//! The loops that touch every byte, in vector instructions where the machine has them.
+//!
+//! There is one behaviour and three ways to it: AVX-512 (with VBMI and VBMI2), AVX2 (with BMI2), and portable code. The
+//! portable functions are the definition; the tests hold the others equal to them. Which one runs is chosen once,
+//! at run time. This directory has the only `unsafe` of the crate: calls of functions that need a CPU
+//! feature, each after that feature was detected, and vector loads and stores, each inside a slice whose length
+//! was checked just before.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+mod table;
+
+use std::sync::LazyLock;
+
+pub(crate) use table::{SYMBOLS, class, symbol};
+
+/// Bytes that the masks of one [`Masks`] are about.
+pub(crate) const BLOCK: usize = 64;
+
+/// Positions in a row that an [anchor](Luts) tells.
+pub(crate) const POSITIONS: usize = 4;
+
+/// What one 64-byte block of a text holds: bit `i` is about byte `i`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Masks {
+    /// `[A-Za-z0-9]`.
+    pub(crate) alnum: u64,
+    /// `[A-Z]`.
+    pub(crate) upper: u64,
+    /// `[A-Za-z0-9_+/-]`: base64 of either alphabet.
+    pub(crate) wide: u64,
+    /// `[0-9A-Fa-f]`.
+    pub(crate) hex: u64,
+    /// `%` and `=`.
+    pub(crate) lead: u64,
+    pub(crate) backslash: u64,
+    /// What makes an escape of a backslash before it.
+    pub(crate) escaped: u64,
+    pub(crate) ampersand: u64,
+    /// White space and quotes.
+    pub(crate) gap: u64,
+    /// Bytes above 0x7F.
+    pub(crate) high: u64,
+    /// Bytes from 0x80 to 0xBF: what continues a character in UTF-8.
+    pub(crate) continued: u64,
+    /// `[0-9]`.
+    pub(crate) digit: u64,
+    pub(crate) zero: u64,
+}
+
+/// What one pass over a text tells of it; kept from text to text, so that nothing is allocated for the next.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    pub(crate) masks: Vec<Masks>,
+    /// The letters and digits alone, letters in lower case.
+    pub(crate) squeezed: Vec<u8>,
+    /// For each block, how many letters and digits stand before it.
+    pub(crate) squeezed_before: Vec<u32>,
+    /// One [`symbol`] a byte, and [`POSITIONS`] more at least, that are no byte's.
+    pub(crate) symbols: Vec<u8>,
+    /// For each block, where an anchor may begin.
+    pub(crate) candidates: Vec<u64>,
+}
+
+/// A vector's width of room behind what a loop writes.
+const SLACK: usize = 64;
+
+impl Sweep {
+    fn reset(&mut self, length: usize) {
+        let blocks = length.div_ceil(BLOCK);
+        // Grown and never shrunk: what lies behind the lengths given is not read.
+        if self.masks.len() < blocks {
+            self.masks.resize(blocks, Masks::default());
+            self.squeezed_before.resize(blocks, 0);
+            self.candidates.resize(blocks, 0);
+            self.symbols.resize(blocks * BLOCK + SLACK, symbol::OTHER);
+            self.squeezed.resize(blocks * BLOCK + SLACK, 0);
+        }
+    }
+}
+
+/// For each of [`POSITIONS`] and each set of eight buckets: which buckets a symbol fits.
+///
+/// `luts[set][position][symbol]`. A position of the text is a candidate if some bucket fits all four symbols that
+/// begin there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Luts {
+    sets: Vec<[[u8; 64]; POSITIONS]>,
+    /// The same, all sets of a symbol as one word.
+    words: Vec<[u64; 64]>,
+}
+
+/// More sets would no longer fit into the registers.
+pub(crate) const MAX_SETS: usize = 6;
+
+impl Luts {
+    pub(crate) fn new(sets: Vec<[[u8; 64]; POSITIONS]>) -> Self {
+        assert!(sets.len() <= MAX_SETS, "the anchors are put into few sets");
+        let mut words = vec![[0_u64; 64]; POSITIONS];
+        for (set, luts) in sets.iter().enumerate() {
+            for (word, lut) in words.iter_mut().zip(luts) {
+                for (to, from) in word.iter_mut().zip(lut) {
+                    *to |= u64::from(*from) << (8 * set);
+                }
+            }
+        }
+        Self { sets, words }
+    }
+}
+
+/// The instructions that are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// The best that this machine has.
+static LEVEL: LazyLock<Level> =
+    LazyLock::new(|| levels().last().copied().unwrap_or(Level::Portable));
+
+/// All that this machine has, the best last.
+pub(crate) fn levels() -> Vec<Level> {
+    let mut levels = vec![Level::Portable];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("popcnt")
+        {
+            levels.push(Level::Avx2);
+        }
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vbmi")
+            && is_x86_feature_detected!("avx512vbmi2")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("popcnt")
+        {
+            levels.push(Level::Avx512);
+        }
+    }
+    levels
+}
+
+pub(crate) fn level() -> Level {
+    *LEVEL
+}
+
+/// Classifies `text`, squeezes it, and finds its candidates. Returns how long the squeezed text is.
+pub(crate) fn sweep(level: Level, text: &[u8], luts: &Luts, sweep: &mut Sweep) -> usize {
+    sweep.reset(text.len());
+    match level {
+        Level::Portable => {
+            let length = portable::classify(text, sweep);
+            pad(text.len(), sweep);
+            portable::candidates(text.len(), luts, sweep);
+            length
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            let length = unsafe { avx2::classify(text, sweep) };
+            pad(text.len(), sweep);
+            portable::candidates(text.len(), luts, sweep);
+            length
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            let length = unsafe { avx512::classify(text, sweep) };
+            pad(text.len(), sweep);
+            // SAFETY: as above.
+            unsafe { avx512::candidates(text.len(), luts, sweep) };
+            length
+        }
+    }
+}
+
+/// Where in the block of 64 symbols that `symbols` begins with an anchor may begin.
+pub(crate) fn candidates_in(level: Level, symbols: &[u8], luts: &Luts) -> u64 {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx512::candidates_in(symbols, luts) }
+        }
+        _ => portable::candidates_in(symbols, luts),
+    }
+}
+
+/// The symbols after the last byte's are no byte's, whatever an earlier text left there.
+fn pad(length: usize, sweep: &mut Sweep) {
+    let blocks = length.div_ceil(BLOCK);
+    if let Some(rest) = sweep.symbols.get_mut(length..blocks * BLOCK + SLACK) {
+        rest.fill(symbol::OTHER);
+    }
+}
+
+/// The classes of the bytes of `text`, joined: those that some byte has, and those that every byte has.
+pub(crate) fn summary(level: Level, text: &[u8]) -> (u8, u8) {
+    match level {
+        Level::Portable => portable::summary(text),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => portable::summary(text),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx512::summary(text) }
+        }
+    }
+}
+
+/// Bytes of text in a row that random bytes hardly ever have.
+pub(crate) const READABLE: usize = 14;
+
+/// Whether [`READABLE`] bytes in a row are printable ASCII, white space or zero: whether a credential may stand there.
+pub(crate) fn is_readable(level: Level, bytes: &[u8]) -> bool {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx512::is_readable(bytes) }
+        }
+        _ => portable::is_readable(bytes),
+    }
+}
+
+/// Whether 14 bits in a row are set in `mask`, which follows `before`.
+fn has_row(before: u64, mask: u64) -> bool {
+    let bits = u128::from(mask) << 64 | u128::from(before);
+    let two = bits & bits >> 1;
+    let four = two & two >> 2;
+    let eight = four & four >> 4;
+    const { assert!(READABLE == 14) };
+    eight & eight >> 6 != 0
+}
+
+/// Appends what `digits`, base64 of either alphabet and of nothing else, stand for. Digits after the last whole byte are
+/// dropped; what is no digit counts as `A`.
+pub(crate) fn base64(level: Level, digits: &[u8], output: &mut Vec<u8>) {
+    match level {
+        Level::Portable => portable::base64(digits, output),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx2::base64(digits, output) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx512::base64(digits, output) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! The vector paths, held equal to the portable one.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn luts() -> Luts {
+    let set = |seed: u8| {
+        let mut luts = [[0_u8; 64]; POSITIONS];
+        for (position, lut) in luts.iter_mut().enumerate() {
+            for (symbol, buckets) in lut.iter_mut().enumerate() {
+                *buckets = (symbol as u8)
+                    .wrapping_mul(37)
+                    .wrapping_add(seed)
+                    .rotate_left(position as u32)
+                    | (symbol as u8 & seed);
+            }
+        }
+        luts
+    };
+    Luts::new(vec![set(1), set(77), set(150)])
+}
+
+fn swept(
+    level: Level,
+    text: &[u8],
+    luts: &Luts,
+    with: &mut Sweep,
+) -> (Vec<Masks>, Vec<u8>, Vec<u32>, Vec<u64>) {
+    let length = sweep(level, text, luts, with);
+    let blocks = text.len().div_ceil(BLOCK);
+    (
+        with.masks[..blocks].to_vec(),
+        with.squeezed[..length].to_vec(),
+        with.squeezed_before[..blocks].to_vec(),
+        with.candidates[..blocks].to_vec(),
+    )
+}
+
+fn assert_equal(text: &[u8]) {
+    let luts = luts();
+    let expected = swept(Level::Portable, text, &luts, &mut Sweep::default());
+    let mut dirty = Sweep::default();
+    for level in levels() {
+        sweep(level, &[b'z'; 500], &luts, &mut dirty);
+        assert_eq!(swept(level, text, &luts, &mut dirty), expected, "{level:?}");
+        assert_eq!(
+            summary(level, text),
+            summary(Level::Portable, text),
+            "{level:?}"
+        );
+        assert_eq!(
+            is_readable(level, text),
+            is_readable(Level::Portable, text),
+            "{level:?}"
+        );
+        let decoded = |level| {
+            let mut output = b"before".to_vec();
+            base64(level, text, &mut output);
+            output
+        };
+        assert_eq!(decoded(level), decoded(Level::Portable), "{level:?}");
+    }
+}
+
+#[test]
+fn every_byte_at_every_length() {
+    for byte in 0..=255 {
+        assert_equal(&[byte; 65]);
+    }
+    let all: Vec<u8> = (0..=255).chain((0..=255).rev()).collect();
+    for length in 0..all.len() {
+        assert_equal(&all[..length]);
+    }
+    println!("levels compared: {:?}", levels());
+}
+
+#[test]
+fn base64_is_what_others_write() {
+    use ::base64::Engine as _;
+    use ::base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
+    for length in 0..300 {
+        let bytes: Vec<u8> = (0..length).map(|at| (at * 89 + 7) as u8).collect();
+        for written in [
+            BASE64_STANDARD_NO_PAD.encode(&bytes),
+            BASE64_URL_SAFE_NO_PAD.encode(&bytes),
+        ] {
+            for level in levels() {
+                let mut output = Vec::new();
+                base64(level, written.as_bytes(), &mut output);
+                assert_eq!(output, bytes, "{level:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn fourteen_in_a_row_are_readable() {
+    for at in 0..150 {
+        for length in [13, 14] {
+            let mut text = [0xFF; 200];
+            text[at..at + length].fill(b'a');
+            for level in levels() {
+                assert_eq!(
+                    is_readable(level, &text),
+                    length == 14,
+                    "{level:?}, {length} at {at}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes(text in prop::collection::vec(any::<u8>(), 0..700)) {
+        assert_equal(&text);
+    }
+
+    #[test]
+    fn any_ascii(text in prop::collection::vec(0_u8..128, 0..700)) {
+        assert_equal(&text);
+    }
+}

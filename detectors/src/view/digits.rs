@@ -1,0 +1,288 @@
+//! What a run of letters and digits is in the bases that use them.
+
+use std::ops::Range;
+
+use super::map::View;
+use crate::finding::Via;
+use crate::kernel::{self, Level, class};
+
+/// Characters of base32 that hold the shortest credential.
+const BASE32: usize = 26;
+
+/// Base58 is one long number, so its length is bounded.
+const BASE58: Range<usize> = 20..257;
+
+/// Binary digits, and digits in threes.
+const BINARY: usize = 120;
+const THREES: usize = 45;
+
+/// One way to read a part of a run.
+#[derive(Clone, Debug)]
+enum Plan {
+    Base64 {
+        phase: usize,
+    },
+    ReversedBase64 {
+        phase: usize,
+    },
+    Base32 {
+        part: Range<usize>,
+        phase: usize,
+        hex: bool,
+    },
+    Base58,
+    Binary {
+        phase: usize,
+    },
+    Threes {
+        phase: usize,
+        radix: u32,
+    },
+}
+
+/// The views of one run, one at a time, in one buffer.
+pub(super) struct Views<'a> {
+    level: Level,
+    run: &'a [u8],
+    plans: Vec<Plan>,
+    spare: Vec<u8>,
+}
+
+/// `any` and `all` are the [classes](kernel::class) that some and all characters of the run have. At the edge of a window
+/// nobody knows where a group of digits begins.
+pub(super) fn views(
+    level: Level,
+    run: &[u8],
+    any: u8,
+    all: u8,
+    at_edge: bool,
+    backwards: bool,
+) -> Views<'_> {
+    let mut plans = Vec::new();
+    let both = any & class::UPPER != 0 && any & class::LOWER != 0;
+    if both {
+        plans.extend((0..4).map(|phase| Plan::Base64 { phase }));
+        if backwards {
+            plans.extend((0..4).map(|phase| Plan::ReversedBase64 { phase }));
+        }
+        if all & class::BASE58 != 0 && BASE58.contains(&run.len()) {
+            plans.push(Plan::Base58);
+        }
+    } else if run.len() >= BASE32 && any & (class::BASE32 | class::BASE32_HEX) != 0 {
+        let mut start = 0;
+        for part in run.split(|byte| !byte.is_ascii_alphanumeric()) {
+            let range = start..start + part.len();
+            start = range.end + 1;
+            if part.len() < BASE32 {
+                continue;
+            }
+            let (any, all) = kernel::summary(level, part);
+            let digits_only = any & (class::UPPER | class::LOWER) == 0;
+            for (hex, bit) in [(false, class::BASE32), (true, class::BASE32_HEX)] {
+                if all & bit != 0 && !digits_only {
+                    let phases = if at_edge { 0..8 } else { 0..1 };
+                    plans.extend(phases.map(|phase| Plan::Base32 {
+                        part: range.clone(),
+                        phase,
+                        hex,
+                    }));
+                }
+            }
+        }
+    }
+    if any == class::DIGIT | class::HEX | any & (class::BASE32 | class::BASE32_HEX | class::BASE58)
+    {
+        if run.len() >= BINARY && run.iter().all(|digit| matches!(digit, b'0' | b'1')) {
+            plans.extend((0..8).map(|phase| Plan::Binary { phase }));
+        } else if run.len() >= THREES {
+            for phase in 0..3 {
+                plans.push(Plan::Threes { phase, radix: 8 });
+                plans.push(Plan::Threes { phase, radix: 10 });
+            }
+        }
+    }
+    plans.reverse();
+    Views {
+        level,
+        run,
+        plans,
+        spare: Vec::new(),
+    }
+}
+
+impl Views<'_> {
+    pub(super) fn give_back(&mut self, view: View) {
+        self.spare = view.text;
+    }
+
+    pub(super) fn next(&mut self) -> Option<View> {
+        let mut text = std::mem::take(&mut self.spare);
+        text.clear();
+        let run = self.run;
+        let view = match self.plans.pop()? {
+            Plan::Base64 { phase } => {
+                kernel::base64(self.level, run.get(phase..)?, &mut text);
+                View::digits(text, phase, 4, 3, Via::Base64)
+            }
+            Plan::ReversedBase64 { phase } => {
+                let reversed: Vec<u8> = run.iter().rev().skip(phase).copied().collect();
+                kernel::base64(self.level, &reversed, &mut text);
+                View::whole(text, 0..run.len(), Via::Base64)
+            }
+            Plan::Base32 { part, phase, hex } => {
+                let value = |digit: &u8| match digit {
+                    b'0'..=b'9' if hex => digit - b'0',
+                    b'2'..=b'7' => digit - b'2' + 26,
+                    letter => (letter | 0x20).wrapping_sub(b'a') + if hex { 10 } else { 0 },
+                };
+                let digits = run.get(part.start + phase..part.end)?;
+                for eight in digits.chunks(8) {
+                    let number = eight.iter().fold(0_u64, |number, digit| {
+                        number << 5 | u64::from(value(digit) & 31)
+                    });
+                    let number = number << (5 * (8 - eight.len()));
+                    text.extend_from_slice(&number.to_be_bytes()[3..3 + eight.len() * 5 / 8]);
+                }
+                View::digits(text, part.start + phase, 8, 5, Via::Base32)
+            }
+            Plan::Base58 => {
+                base58(run, &mut text);
+                View::whole(text, 0..run.len(), Via::Base58)
+            }
+            Plan::Binary { phase } => {
+                let bytes = run.get(phase..)?.chunks_exact(8);
+                text.extend(bytes.map(|eight| {
+                    eight
+                        .iter()
+                        .fold(0_u8, |byte, digit| byte << 1 | (digit & 1))
+                }));
+                View::digits(text, phase, 8, 1, Via::Binary)
+            }
+            Plan::Threes { phase, radix } => {
+                let numbers = run.get(phase..)?.chunks_exact(3);
+                text.extend(numbers.map(|three| {
+                    let number = three.iter().fold(0_u32, |number, digit| {
+                        number * radix + u32::from(digit & 15)
+                    });
+                    u8::try_from(number).unwrap_or(0)
+                }));
+                View::digits(
+                    text,
+                    phase,
+                    3,
+                    1,
+                    if radix == 8 { Via::Octal } else { Via::Decimal },
+                )
+            }
+        };
+        Some(view)
+    }
+}
+
+/// What a run of hexadecimal digits stands for, if its first pair begins at `phase`.
+pub(super) fn hex(run: &[u8], phase: usize, mut text: Vec<u8>) -> View {
+    text.clear();
+    let value = |digit: u8| (digit & 15) + 9 * (digit >> 6);
+    text.extend(
+        run.get(phase..)
+            .unwrap_or_default()
+            .chunks_exact(2)
+            .map(|pair| value(pair[0]) << 4 | value(pair[1])),
+    );
+    View::digits(text, phase, 2, 1, Via::Hex)
+}
+
+/// Bitcoin's base58, ten digits at a time into 64-bit words.
+fn base58(digits: &[u8], text: &mut Vec<u8>) {
+    const ALPHABET: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+    const VALUES: [u8; 128] = {
+        let mut table = [0; 128];
+        let mut at = 0;
+        while at < 58 {
+            table[ALPHABET[at] as usize] = at as u8;
+            at += 1;
+        }
+        table
+    };
+    let mut words = [0_u64; 32];
+    let mut used = 0;
+    for ten in digits.chunks(10) {
+        let mut carry = 0_u64;
+        let mut scale = 1_u64;
+        for digit in ten {
+            carry = carry * 58 + u64::from(VALUES.get(usize::from(*digit)).copied().unwrap_or(0));
+            scale *= 58;
+        }
+        for word in words.iter_mut().take(used) {
+            let product = u128::from(*word) * u128::from(scale) + u128::from(carry);
+            *word = product as u64;
+            carry = (product >> 64) as u64;
+        }
+        if carry > 0
+            && let Some(word) = words.get_mut(used)
+        {
+            *word = carry;
+            used += 1;
+        }
+    }
+    text.extend(digits.iter().take_while(|digit| **digit == b'1').map(|_| 0));
+    let bytes = words
+        .iter()
+        .take(used)
+        .rev()
+        .flat_map(|word| word.to_be_bytes());
+    text.extend(bytes.skip_while(|byte| *byte == 0));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(run: &[u8]) -> Vec<Vec<u8>> {
+        let (any, all) = kernel::summary(kernel::level(), run);
+        let mut views = views(kernel::level(), run, any, all, false, false);
+        std::iter::from_fn(|| views.next().map(|view| view.text)).collect()
+    }
+
+    #[test]
+    fn each_base_is_read() {
+        let text = b"ghp_0123456789abcdefghijklmnopqrstuvwxyz";
+        for run in [
+            data_encoding::BASE32_NOPAD.encode(text),
+            data_encoding::BASE32_NOPAD.encode(text).to_lowercase(),
+            data_encoding::BASE32HEX_NOPAD.encode(text),
+            data_encoding::BASE64_NOPAD.encode(text),
+            format!("x{}", data_encoding::BASE64_NOPAD.encode(text)),
+            // From the reference of base58: computed by repeated division in the test of known secrets, too.
+            text.iter().map(|byte| format!("{byte:08b}")).collect(),
+            text.iter().map(|byte| format!("{byte:03o}")).collect(),
+            text.iter().map(|byte| format!("{byte:03}")).collect(),
+        ] {
+            assert!(
+                texts(run.as_bytes()).iter().any(|read| read == text),
+                "{run}"
+            );
+        }
+        let upper: Vec<u8> = text
+            .iter()
+            .map(|byte| format!("{byte:02X}"))
+            .collect::<String>()
+            .into();
+        assert_eq!(hex(&upper, 0, Vec::new()).text, text);
+    }
+
+    #[test]
+    fn base58_reads_known_values() {
+        for (written, expected) in [
+            ("2NEpo7TZRRrLZSi2U", &b"Hello World!"[..]),
+            ("11233QC4", b"\0\0\x28\x7f\xb4\xcd"),
+        ] {
+            let mut text = Vec::new();
+            base58(written.as_bytes(), &mut text);
+            assert_eq!(text, expected);
+        }
+        let mut text = Vec::new();
+        base58(&[b'z'; 256], &mut text);
+        assert_eq!(text.len(), 188);
+    }
+}

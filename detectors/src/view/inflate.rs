@@ -1,0 +1,369 @@
+//! Compressed data that does not say so outside: gzip, zstd and zip members anywhere, zlib, deflate and brotli at the
+//! beginning of a text.
+
+use std::io::Read;
+use std::sync::LazyLock;
+
+use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
+use memchr::memmem::Finder;
+
+/// A member shorter than this holds no credential.
+const LEAST: usize = 12;
+
+/// Inflated bytes from which on data that breaks off was compressed and not random.
+const SURE: usize = 64;
+
+/// Members of one text that are inflated.
+const MAX_MEMBERS: usize = 64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Gzip,
+    Zlib,
+    Deflate,
+    /// Deflate data of a zip member: the number of bytes before it.
+    Zip(usize),
+    Zstd,
+    Brotli,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) at: usize,
+    pub(super) format: Format,
+}
+
+pub(super) enum Outcome {
+    /// Not compressed data after all.
+    Nothing,
+    /// What came out, and how long it was.
+    Whole(Vec<u8>, usize),
+    /// The same, where a bound was reached or the data went on behind the window.
+    Bound(Vec<u8>, usize),
+}
+
+/// What compressed data with a magic number begins with.
+static MAGICS: LazyLock<[(Finder<'static>, Format); 3]> = LazyLock::new(|| {
+    [
+        (&b"\x1F\x8B\x08"[..], Format::Gzip),
+        (b"\x28\xB5\x2F\xFD", Format::Zstd),
+        (b"PK\x03\x04", Format::Zip(0)),
+    ]
+    .map(|(magic, format)| (Finder::new(magic), format))
+});
+
+/// Whether `text` begins with compressed data.
+pub(super) fn is_compressed(text: &[u8], headless_too: bool) -> bool {
+    matches!(
+        text,
+        [0x1F, 0x8B, 8, ..] | [0x28, 0xB5, 0x2F, 0xFD, ..] | [b'P', b'K', 3, 4, ..]
+    ) || headless_too && text.len() >= LEAST && headless(text, 1).is_some()
+}
+
+/// Where compressed data may begin in `text[..swept]`.
+pub(super) fn starts(text: &[u8], swept: usize, depth: u8) -> Vec<Start> {
+    let mut starts = Vec::new();
+    let near = text.get(..swept).unwrap_or(text);
+    if near.len() < LEAST {
+        return starts;
+    }
+    for (magic, kind) in MAGICS.iter() {
+        for at in magic.find_iter(near).take(MAX_MEMBERS) {
+            let format = match kind {
+                Format::Zip(_) => match zip_header(&text[at..]) {
+                    Some(length) => Format::Zip(length),
+                    None => continue,
+                },
+                kind => *kind,
+            };
+            starts.push(Start { at, format });
+        }
+    }
+    starts.sort_by_key(|start| start.at);
+    if starts.first().is_none_or(|start| start.at > 0) {
+        starts.extend(headless(near, depth).map(|format| Start { at: 0, format }));
+    }
+    starts
+}
+
+/// A format without a magic number that `text` is in, as far as its first bytes tell.
+fn headless(text: &[u8], depth: u8) -> Option<Format> {
+    let [first, second, ..] = *text else {
+        return None;
+    };
+    // RFC 1950: deflate, and a check of the two bytes.
+    if first & 0x0F == 8
+        && first >> 4 <= 7
+        && (u16::from(first) << 8 | u16::from(second)) % 31 == 0
+        && second & 0x20 == 0
+    {
+        return Some(Format::Zlib);
+    }
+    // Plain text begins with a graphic character or white space, which says nothing; of what was decoded from digits
+    // text need not be tried either.
+    let printed = text
+        .iter()
+        .take(8)
+        .all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    if printed
+        || depth == 0
+            && text
+                .iter()
+                .take(8)
+                .filter(|byte| byte.is_ascii_graphic())
+                .count()
+                > 6
+    {
+        return None;
+    }
+    if is_deflate(text) {
+        return Some(Format::Deflate);
+    }
+    is_brotli(text).then_some(Format::Brotli)
+}
+
+/// RFC 1951: whether a block's head and first symbols make sense.
+fn is_deflate(text: &[u8]) -> bool {
+    let mut bits = Bits { text, at: 0 };
+    let (Some(_last), Some(kind)) = (bits.take(1), bits.take(2)) else {
+        return false;
+    };
+    match kind {
+        0 => match text {
+            [_, a, b, c, d, ..] => a ^ c == 0xFF && b ^ d == 0xFF && (*a, *b) != (0, 0),
+            _ => false,
+        },
+        1 => {
+            // Fixed codes: the first symbols are bytes, or repeat what was there.
+            let mut bytes = 0;
+            for _ in 0..10 {
+                match bits.fixed_symbol() {
+                    Some(0..=8 | 14..=31 | 127..=255) | None => return false,
+                    Some(256) => return bytes >= 4,
+                    Some(257..) => return bytes >= 3,
+                    Some(_) => bytes += 1,
+                }
+            }
+            true
+        }
+        2 => {
+            let (Some(literals), Some(distances), Some(lengths)) =
+                (bits.take(5), bits.take(5), bits.take(4))
+            else {
+                return false;
+            };
+            if literals > 29 || distances > 29 {
+                return false;
+            }
+            // The code of code lengths is complete.
+            let mut sum = 0;
+            for _ in 0..lengths + 4 {
+                match bits.take(3) {
+                    Some(0) => {}
+                    Some(length) => sum += 128 >> length,
+                    None => return false,
+                }
+            }
+            sum == 128
+        }
+        _ => false,
+    }
+}
+
+struct Bits<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl Bits<'_> {
+    fn take(&mut self, count: usize) -> Option<u32> {
+        (0..count).try_fold(0, |number, bit| {
+            let byte = *self.text.get(self.at / 8)?;
+            let value = u32::from(byte >> (self.at % 8) & 1);
+            self.at += 1;
+            Some(number | value << bit)
+        })
+    }
+
+    /// RFC 1951, section 3.2.6; codes are written with their high bit first.
+    fn fixed_symbol(&mut self) -> Option<u32> {
+        let mut code = 0;
+        for length in 1..=9 {
+            code = code << 1 | self.take(1)?;
+            match (length, code) {
+                (7, 0b000_0000..=0b001_0111) => return Some(256 + code),
+                (8, 0b0011_0000..=0b1011_1111) => return Some(code - 0b0011_0000),
+                (8, 0b1100_0000..=0b1100_0111) => return Some(280 + code - 0b1100_0000),
+                (9, 0b1_1001_0000..=0b1_1111_1111) => return Some(144 + code - 0b1_1001_0000),
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+/// RFC 7932, section 9: the window bits, and a first meta-block of a likely length.
+fn is_brotli(text: &[u8]) -> bool {
+    let mut bits = Bits { text, at: 0 };
+    let read = |bits: &mut Bits<'_>| -> Option<(u32, u32, u32)> {
+        // One bit, or four, or seven.
+        if bits.take(1)? == 1 && bits.take(3)? == 0 {
+            bits.take(3)?;
+        }
+        let last = bits.take(1)?;
+        if last == 1 && bits.take(1)? == 1 {
+            return None;
+        }
+        let nibbles = bits.take(2)?;
+        let length = bits.take(16)? + 1;
+        Some((last, nibbles, length))
+    };
+    let Some((_, nibbles, length)) = read(&mut bits) else {
+        return false;
+    };
+    let (length, whole) = (length as usize, text.len());
+    nibbles == 0 && length >= whole / 2 && length <= whole.saturating_mul(20) && length >= LEAST
+}
+
+/// The length of a zip member's local header, if the member is deflated.
+fn zip_header(text: &[u8]) -> Option<usize> {
+    let header = text.get(..30)?;
+    let number = |at: usize| {
+        header
+            .get(at..at + 2)
+            .map(|two| usize::from(two[0]) | usize::from(two[1]) << 8)
+    };
+    (number(8)? == 8).then_some(30 + number(26)? + number(28)?)
+}
+
+/// Inflates what `text` begins with. `budget` is what may still be inflated; it is reduced.
+pub(super) fn inflate(text: &[u8], format: Format, budget: &mut usize) -> Outcome {
+    let mut input = match format {
+        Format::Zip(header) => text.get(header..).unwrap_or_default(),
+        _ => text,
+    };
+    let mut output = Vec::new();
+    let limit = *budget as u64;
+    let result = match format {
+        // One member: another one has a magic number of its own.
+        Format::Gzip => GzDecoder::new(&mut input)
+            .take(limit + 1)
+            .read_to_end(&mut output),
+        Format::Zlib => ZlibDecoder::new(&mut input)
+            .take(limit + 1)
+            .read_to_end(&mut output),
+        Format::Deflate | Format::Zip(_) => DeflateDecoder::new(&mut input)
+            .take(limit + 1)
+            .read_to_end(&mut output),
+        Format::Zstd => zstd(&mut input, limit, &mut output),
+        Format::Brotli => brotli::Decompressor::new(&mut input, 512)
+            .take(limit + 1)
+            .read_to_end(&mut output),
+    };
+    let read = text.len() - input.len();
+    *budget = budget.saturating_sub(output.len());
+    let exceeded = output.len() as u64 > limit;
+    if exceeded {
+        output.truncate(limit as usize);
+        return Outcome::Bound(output, read);
+    }
+    match result {
+        Ok(_) if output.len() >= LEAST => Outcome::Whole(output, read),
+        Ok(_) => Outcome::Nothing,
+        // Without a magic number it was hardly compressed data at all.
+        Err(_) if matches!(format, Format::Deflate | Format::Brotli | Format::Zlib) => {
+            Outcome::Nothing
+        }
+        // It breaks off where the window does.
+        Err(_) if output.len() >= SURE && input.is_empty() => Outcome::Bound(output, read),
+        // What follows a member is not one; what was inflated before stands.
+        Err(_) if output.len() >= LEAST => Outcome::Whole(output, read),
+        Err(_) => Outcome::Nothing,
+    }
+}
+
+fn zstd(input: &mut &[u8], limit: u64, output: &mut Vec<u8>) -> std::io::Result<usize> {
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?.single_frame();
+    // 8 MiB of window: RFC 8878 recommends that decoders support no less.
+    decoder.window_log_max(23)?;
+    decoder.take(limit + 1).read_to_end(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const TEXT: &[u8] = b"{\"token\": \"ghp_0123456789abcdefghijklmnopqrstuvwxyz\"}";
+
+    fn compressed() -> Vec<(&'static str, Vec<u8>)> {
+        use flate2::Compression;
+        use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+        let mut all = Vec::new();
+        for level in [1, 6, 9] {
+            let mut gzip = GzEncoder::new(Vec::new(), Compression::new(level));
+            gzip.write_all(TEXT).unwrap();
+            all.push(("gzip", gzip.finish().unwrap()));
+            let mut zlib = ZlibEncoder::new(Vec::new(), Compression::new(level));
+            zlib.write_all(TEXT).unwrap();
+            all.push(("zlib", zlib.finish().unwrap()));
+            let mut deflate = DeflateEncoder::new(Vec::new(), Compression::new(level));
+            deflate.write_all(&TEXT.repeat(level as usize)).unwrap();
+            all.push(("deflate", deflate.finish().unwrap()));
+            all.push(("zstd", zstd::encode_all(TEXT, level as i32).unwrap()));
+            let mut brotli = Vec::new();
+            brotli::CompressorWriter::new(&mut brotli, 4096, level, 22)
+                .write_all(TEXT)
+                .unwrap();
+            all.push(("brotli", brotli));
+        }
+        all
+    }
+
+    #[test]
+    fn every_format_is_told_and_inflated() {
+        for (name, data) in compressed() {
+            let starts = starts(&data, data.len(), 1);
+            assert_eq!(starts.len(), 1, "{name}: {starts:?}");
+            let mut budget = 10_000;
+            let Outcome::Whole(text, length) = inflate(&data, starts[0].format, &mut budget) else {
+                panic!("{name}");
+            };
+            assert!(
+                text.starts_with(TEXT) && length <= data.len() && budget < 10_000,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_bound() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(&vec![0; 10_000_000]).unwrap();
+        let bomb = gzip.finish().unwrap();
+        let mut budget = 100_000;
+        assert!(
+            matches!(inflate(&bomb, Format::Gzip, &mut budget), Outcome::Bound(text, _) if text.len() == 100_000)
+        );
+        assert_eq!(budget, 0);
+    }
+
+    #[test]
+    fn random_bytes_are_hardly_ever_tried() {
+        let mut state = 1_u64;
+        let mut tried = 0;
+        for _ in 0..10_000 {
+            let bytes: Vec<u8> = (0..66)
+                .map(|_| {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    (state >> 33) as u8
+                })
+                .collect();
+            tried += starts(&bytes, bytes.len(), 1).len();
+        }
+        assert!(tried < 400, "{tried} of 10000");
+    }
+}
