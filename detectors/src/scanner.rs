@@ -13,7 +13,8 @@ use crate::window::{BLOCK, Engines, History, LOOK_AHEAD, windows};
 ///
 /// Time is linear in the input. Each byte lies in at most two windows if no known secret is huge; a window is
 /// read plain, and those regions of it that are written in some other way are read through views, all of which
-/// together are at most ten times as long as the window and 64 KiB more. Where that bound ends the
+/// together are at most eight times as long as the window and 64 KiB more; a window that ends in the midst of such a region
+/// is read twice. Where that bound ends the
 /// decoding, the rule `undecodable` says so.
 #[derive(Clone, Debug)]
 pub struct Scanner {

@@ -205,6 +205,7 @@ impl TokenEngine {
         sweep: &Sweep,
         runs: &mut Runs,
         plain_only: bool,
+        budget: &mut usize,
         matches: &mut Vec<Match>,
     ) {
         let known = matches.len();
@@ -234,7 +235,7 @@ impl TokenEngine {
                     continue;
                 }
                 self.plain.at(*symbols, |number| {
-                    self.candidate(number, text, at, runs, &mut state, matches)
+                    self.candidate(number, text, at, runs, &mut state, budget, matches)
                 });
             }
         }
@@ -242,6 +243,7 @@ impl TokenEngine {
     }
 
     /// Matches program `number`, whose anchor stands at `at`.
+    #[expect(clippy::too_many_arguments, reason = "what one pass holds, lent piece by piece")]
     #[inline(never)]
     fn candidate(
         &self,
@@ -250,6 +252,7 @@ impl TokenEngine {
         at: usize,
         runs: &mut Runs,
         state: &mut State,
+        budget: &mut usize,
         matches: &mut Vec<Match>,
     ) {
         let Some(program) = self.programs.get(number as usize) else {
@@ -270,7 +273,7 @@ impl TokenEngine {
                 );
             }
         } else if program.strong && !state.plain_only && start >= state.dressed_until {
-            let dressed = self.dressed(program, text, start, runs);
+            let dressed = self.dressed(program, text, start, runs, state, budget);
             if let Some((span, via)) = dressed.filter(|(span, _)| !is_beside_base64(text, span)) {
                 self.add(text, program.rule, span, via, &mut state.last, matches);
             } else {
@@ -395,6 +398,8 @@ struct State {
     /// For each rule where its last match ended, so that one run of text is one match.
     last: Vec<(u16, usize)>,
     dressed_until: usize,
+    /// The word that was measured last.
+    word: Range<usize>,
     /// The text was made by a cipher, and is not read in yet another way.
     plain_only: bool,
 }

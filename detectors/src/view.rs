@@ -38,10 +38,16 @@ pub(crate) const MAX_DEPTH: u8 = 6;
 
 /// Bytes of all views of one window, as a multiple of the window's own: base64 is read at four phases, hence three bytes
 /// for one, and three times nested not seven.
-const MAX_VIEWED: usize = 10;
+const MAX_VIEWED: usize = 8;
 
 /// Inflated bytes of one window, as a multiple of its own.
 const MAX_INFLATED: usize = 4;
+
+/// Bytes of pieces of tokens that are put together in one window, as a multiple of its own.
+const MAX_JOINED: usize = 1;
+
+/// Attempts to inflate what only looks like compressed data, in one window.
+const MAX_ATTEMPTS: usize = 160;
 
 /// What any window may have on top, so that small inputs are not judged by their ratio.
 const FREE: usize = 64 * 1024;
@@ -52,6 +58,10 @@ pub(crate) struct Work {
     level: Level,
     viewed: usize,
     inflated: usize,
+    /// Attempts to inflate what has no magic number that may still be made.
+    attempts: usize,
+    /// Bytes of pieces that may still be put together.
+    joined: usize,
     /// Whether what is read was made by a cipher.
     ciphered: bool,
     /// Whether nothing stands before the window.
@@ -68,6 +78,8 @@ impl Work {
             level,
             viewed: MAX_VIEWED * window + FREE,
             inflated: MAX_INFLATED * window + FREE,
+            attempts: MAX_ATTEMPTS,
+            joined: MAX_JOINED * window + FREE,
             ciphered: false,
             first,
             steps: 0,
@@ -109,7 +121,11 @@ pub(crate) fn examine(
     let near = text.get(..swept).unwrap_or(text);
     let squeezed = kernel::sweep(work.level, near, luts, sweep);
     if let Some(tokens) = &engines.tokens {
-        tokens.find(text, near.len(), sweep, runs, work.ciphered, matches);
+        let left = work.joined;
+        tokens.find(text, near.len(), sweep, runs, work.ciphered, &mut work.joined, matches);
+        if left > 0 && work.joined == 0 && !std::mem::replace(&mut work.exceeded, true) {
+            matches.push(undecodable(0..1));
+        }
     }
     if let Some(known) = &engines.known {
         known.find(text, near.len(), sweep, squeezed, matches);

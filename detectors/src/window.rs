@@ -143,7 +143,7 @@ impl Engines {
         // Those of other windows go before merging: a chain of overlapping ones that begins in the look-back
         // must not take this window's into a finding that was reported with a shorter span.
         matches.retain(|found| window.own.contains(&found.span.start));
-        for found in merge(matches) {
+        for found in merge(window.bytes, matches) {
             let span = window.base + found.span.start as u64..window.base + found.span.end as u64;
             let seen = history.recent.iter().any(|(rule, credential, earlier)| {
                 *rule == found.rule
@@ -214,7 +214,7 @@ impl Engines {
 
 /// One finding for each credential in each place, though several views show it: the shortest decoding
 /// names it, and the span covers what any of them saw.
-fn merge(mut matches: Vec<Match>) -> Vec<Match> {
+fn merge(text: &[u8], mut matches: Vec<Match>) -> Vec<Match> {
     matches.sort_by(|a, b| {
         (a.rule, &a.credential, a.span.start, a.via.len(), &a.via).cmp(&(
             b.rule,
@@ -228,18 +228,21 @@ fn merge(mut matches: Vec<Match>) -> Vec<Match> {
         let same = next.rule == kept.rule
             && next.credential == kept.credential
             && next.span.start < kept.span.end;
-        // What stands there in plain is whole; a view of the line break after it adds nothing.
-        if same
-            && !(kept.via.is_empty()
-                && next.via == [Via::LineWrap]
-                && next.span.start == kept.span.start)
-        {
-            kept.span.end = kept.span.end.max(next.span.end);
+        if same && next.via.is_empty() && !kept.via.is_empty() && next.span.end >= kept.span.end {
+            // In plain it is what it seems, where a view read too much into what stands before.
+            kept.via.clear();
+            kept.span = next.span.clone();
+        } else if same {
+            // What stands there in plain goes on in a view, unless behind a line break.
+            let more = text.get(kept.span.end..next.span.end).unwrap_or_default();
+            if !kept.via.is_empty() || !more.iter().any(u8::is_ascii_whitespace) {
+                kept.span.end = kept.span.end.max(next.span.end);
+            }
         }
         same
     });
     matches.sort_by_key(|found| (found.span.start, found.span.end));
-    // Another rule that sees, in a decoding of a token, the same token again.
+    // Another rule that sees, in a decoding of a token or of what follows it, the same token again.
     let plain: Vec<Range<usize>> = matches
         .iter()
         .filter(|found| found.via.is_empty() && found.rank > 0)

@@ -5,6 +5,8 @@
     reason = "test helpers: a broken one must stop the test"
 )]
 
+mod common;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,10 +14,9 @@ use std::thread;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use common::BLOCK;
 use detectors::{KnownSecret, Location, Scanner, TOKEN_RULES, TokenRule};
-use regex::bytes::{Regex, RegexBuilder};
-
-const BLOCK: usize = 64 * 1024;
+use regex::bytes::Regex;
 
 /// Texts of each test.
 const TEXTS: usize = 20_000;
@@ -52,13 +53,7 @@ impl Random {
 static SHAPES: LazyLock<Vec<(&TokenRule, Regex)>> = LazyLock::new(|| {
     TOKEN_RULES
         .iter()
-        .map(|rule| {
-            let shape = RegexBuilder::new(rule.shape)
-                .unicode(false)
-                .size_limit(1 << 26)
-                .build();
-            (rule, shape.unwrap())
-        })
+        .map(|rule| (rule, common::shape(rule)))
         .collect()
 });
 
@@ -182,7 +177,9 @@ fn token_rules_find_what_their_shapes_say() {
             for expected in shape.find_iter(&input) {
                 let start = expected.start() as u64;
                 if is_in_base64(&input, expected.start())
-                    || rule.unless.is_some_and(|is_placeholder| is_placeholder(expected.as_bytes()))
+                    || rule
+                        .unless
+                        .is_some_and(|is_placeholder| is_placeholder(expected.as_bytes()))
                 {
                     continue;
                 }

@@ -253,8 +253,8 @@ fn alphabet(class: &str) -> Vec<u8> {
             at += 1;
         }
     }
-    // Padding stands at an end, and would part what a cipher is looked for in.
-    all.retain(|byte| *byte != b'=');
+    // Ciphers are looked for in runs of these alone, which is what the bodies of nearly all tokens are.
+    all.retain(|byte| byte.is_ascii_alphanumeric() || b"_-+/".contains(byte));
     all
 }
 
@@ -415,7 +415,7 @@ fn every_pair_of_encodings_is_seen_through() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
     fn a_token_is_found(

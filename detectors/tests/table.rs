@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use common::{BLOCK, scan_cut};
 use detectors::{Finding, Location, Scanner, Severity, TOKEN_RULES, TokenRule};
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
 
 /// Rules whose example is, or holds, another rule's credential as well: `(row, the other)`. Both are right, and which
 /// one names the finding does not matter to who is protected by it.
@@ -163,11 +163,7 @@ fn every_example_is_what_it_says() {
 
 fn check(scanners: &Scanners, rule: &TokenRule, tally: &mut Tally) {
     // What decides whether a shape fits a context is not the engine under test.
-    let shape = RegexBuilder::new(rule.shape)
-        .unicode(false)
-        .size_limit(1 << 26)
-        .build()
-        .unwrap();
+    let shape = common::shape(rule);
     for example in rule.positive {
         let token = example.as_bytes();
         positive(scanners, rule, &shape, token, tally);
@@ -344,9 +340,9 @@ fn encodings(scanner: &Scanner, rule: &TokenRule, shape: &Regex, token: &[u8], t
         ("base64 after 2 bytes", "##"),
     ] {
         let text = [before.as_bytes(), token].concat();
-        if !shape
+        if shape
             .find_at(&text, before.len())
-            .is_some_and(|found| found.start() == before.len())
+            .is_none_or(|found| found.start() != before.len())
         {
             tally.skip(
                 rule,
@@ -360,11 +356,11 @@ fn encodings(scanner: &Scanner, rule: &TokenRule, shape: &Regex, token: &[u8], t
         let input = [b"a: ", &written[..], b" z"].concat();
         tally.encodings += 1;
         let found = scanner.scan(&Location::Body, &input);
-        let seen = |finding: &&Finding| {
+        let seen = |finding: &Finding| {
             finding.rule == rule.id && !finding.via.is_empty()
                 || ALSO.contains(&(rule.id.0, finding.rule.0))
         };
-        if found.iter().find(seen).is_none() {
+        if !found.iter().any(seen) {
             let instead: Vec<&str> = found.iter().map(|finding| finding.rule.0).collect();
             tally.fail(
                 rule,

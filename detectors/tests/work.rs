@@ -563,9 +563,9 @@ fn clean_plain_input_allocates_nothing() {
     }
     while json.len() < KIB * KIB {
         let number = random.next() % 1000;
-        let _ = write!(
+        let _ = writeln!(
             json,
-            "{{\"role\": \"user\", \"index\": {number}, \"content\": \"Why does this fail?\\n\\nlet x = \\\"quoted\\\";\\n    return x;\\n\", \"cost\": {number}.25}},\n"
+            "{{\"role\": \"user\", \"index\": {number}, \"content\": \"Why does this fail?\\n\\nlet x = \\\"quoted\\\";\\n    return x;\\n\", \"cost\": {number}.25}},"
         );
     }
     let inputs = [

@@ -21,7 +21,11 @@ fn check(u: &mut Unstructured<'_>) -> Result<()> {
     let cut = usize::from(cut) * text.len() / usize::from(u16::MAX);
     assert_eq!(scan_in_chunks(scanner, &text, [cut]), whole, "cut at {cut}");
     if text.len() <= 1024 {
-        assert_eq!(scan_in_chunks(scanner, &text, std::iter::repeat_n(1, text.len())), whole, "cut everywhere");
+        assert_eq!(
+            scan_in_chunks(scanner, &text, std::iter::repeat_n(1, text.len())),
+            whole,
+            "cut everywhere"
+        );
     }
     Ok(())
 }

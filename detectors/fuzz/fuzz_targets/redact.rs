@@ -28,12 +28,19 @@ fn check(u: &mut Unstructured<'_>) -> Result<()> {
         text = redact(&text, &found);
         found = scanners::NAMED.scan(&text);
     }
-    let same = |finding: &&Finding| is_redactable(finding) && first.iter().any(|earlier| earlier.rule == finding.rule);
+    let same = |finding: &&Finding| {
+        is_redactable(finding) && first.iter().any(|earlier| earlier.rule == finding.rule)
+    };
     let left: Vec<_> = found.iter().filter(same).collect();
     assert!(left.is_empty(), "left in {}: {left:?}", text.escape_ascii());
     if found.is_empty() {
         for (name, value) in SECRETS {
-            assert!(!text.windows(value.len()).any(|part| part == value.as_bytes()), "{name} is left");
+            assert!(
+                !text
+                    .windows(value.len())
+                    .any(|part| part == value.as_bytes()),
+                "{name} is left"
+            );
         }
     }
     Ok(())

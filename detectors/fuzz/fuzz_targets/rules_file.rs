@@ -16,7 +16,11 @@ fuzz_target!(|input: &str| {
         Ok(rules) => check_rules(rules, input),
         Err(error) => {
             let lines = 1 + file.matches('\n').count();
-            assert!((1..=lines).contains(&error.line), "line {} of {lines}: {error}", error.line);
+            assert!(
+                (1..=lines).contains(&error.line),
+                "line {} of {lines}: {error}",
+                error.line
+            );
         }
     }
 });
@@ -24,19 +28,31 @@ fuzz_target!(|input: &str| {
 fn short(input: &str) -> Option<String> {
     let mut lines = input.strip_prefix("shape:")?.splitn(3, '\n').map(literal);
     let [shape, positive, negative] = [lines.next()?, lines.next()?, lines.next()?];
-    Some(format!("[[rule]]\nid = \"fuzzed\"\ncredential = \"Fuzzed\"\nshape = {shape}\npositive = [{positive}]\nnegative = [{negative}]\n"))
+    Some(format!(
+        "[[rule]]\nid = \"fuzzed\"\ncredential = \"Fuzzed\"\nshape = {shape}\npositive = [{positive}]\nnegative = [{negative}]\n"
+    ))
 }
 
 /// A basic string of TOML.
 fn literal(text: &str) -> String {
-    let escaped: String = text.chars().map(|c| format!("\\U{:08X}", u32::from(c))).collect();
+    let escaped: String = text
+        .chars()
+        .map(|c| format!("\\U{:08X}", u32::from(c)))
+        .collect();
     format!("\"{escaped}\"")
 }
 
 fn check_rules(rules: UserRules, text: &str) {
     let builder = || Scanner::builder().user_rules(rules.clone());
     let vector = builder().build().expect("what was accepted builds");
-    let portable = builder().portable().build().expect("what was accepted builds");
+    let portable = builder()
+        .portable()
+        .build()
+        .expect("what was accepted builds");
     let found = vector.scan(&Location::Body, text.as_bytes());
-    assert_eq!(found, portable.scan(&Location::Body, text.as_bytes()), "vector and portable kernels differ");
+    assert_eq!(
+        found,
+        portable.scan(&Location::Body, text.as_bytes()),
+        "vector and portable kernels differ"
+    );
 }

@@ -26,10 +26,26 @@ fn check(u: &mut Unstructured<'_>) -> Result<()> {
     let text = writings::text(u)?;
     let scanner = &scanners::ALL.vector;
     let whole = scanner.scan(&Location::Body, &text);
-    assert_eq!(scan_in_chunks(scanner, &text, chunks.iter().copied()), whole, "cut into {chunks:?}");
+    assert_eq!(
+        scan_in_chunks(scanner, &text, chunks.iter().copied()),
+        whole,
+        "cut into {chunks:?}"
+    );
     // The same chunk lengths over and over, as a network has them.
-    if let Some(length) = chunks.iter().copied().find(|length| *length > text.len() / 256) {
-        assert_eq!(scan_in_chunks(scanner, &text, std::iter::repeat_n(length, text.len() / length)), whole, "every {length}");
+    if let Some(length) = chunks
+        .iter()
+        .copied()
+        .find(|length| *length > text.len() / 256)
+    {
+        assert_eq!(
+            scan_in_chunks(
+                scanner,
+                &text,
+                std::iter::repeat_n(length, text.len() / length)
+            ),
+            whole,
+            "every {length}"
+        );
     }
 
     let mut stream = scanner.stream(Location::Body);

@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use arbitrary::{Result, Unstructured};
-use data_encoding::{BASE32, BASE32_NOPAD, BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
+use data_encoding::{
+    BASE32, BASE32_NOPAD, BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER, HEXUPPER,
+};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
@@ -22,15 +24,36 @@ pub enum Layer {
 impl Layer {
     fn any(u: &mut Unstructured<'_>) -> Result<Self> {
         Ok(match u.int_in_range(0..=12_u8)? {
-            0 => Self::Base64 { url: false, padded: true },
-            1 => Self::Base64 { url: false, padded: false },
-            2 => Self::Base64 { url: true, padded: true },
-            3 => Self::Base64 { url: true, padded: false },
+            0 => Self::Base64 {
+                url: false,
+                padded: true,
+            },
+            1 => Self::Base64 {
+                url: false,
+                padded: false,
+            },
+            2 => Self::Base64 {
+                url: true,
+                padded: true,
+            },
+            3 => Self::Base64 {
+                url: true,
+                padded: false,
+            },
             4 => Self::Hex { upper: false },
             5 => Self::Hex { upper: true },
-            6 => Self::Base32 { padded: true, lower: false },
-            7 => Self::Base32 { padded: false, lower: false },
-            8 => Self::Base32 { padded: false, lower: true },
+            6 => Self::Base32 {
+                padded: true,
+                lower: false,
+            },
+            7 => Self::Base32 {
+                padded: false,
+                lower: false,
+            },
+            8 => Self::Base32 {
+                padded: false,
+                lower: true,
+            },
             9 => Self::Percent,
             10 => Self::Json,
             11 => Self::Gzip,
@@ -42,28 +65,58 @@ impl Layer {
         matches!(self, Self::Gzip | Self::Zlib)
     }
 
-    /// What may stand right before and after what this layer wrote, so that any reader would tell where it begins and ends.
-    fn delimiters(self) -> &'static [&'static str] {
+    /// What may stand right before and after what this layer wrote over `inner`, so that a reader could tell where it begins
+    /// and ends.
+    fn delimiters(self, inner: Option<Self>) -> &'static [&'static str] {
         match self {
             // Compressed data is a file, or all that another layer encodes.
             Self::Gzip | Self::Zlib => &[""],
-            _ => &["", " ", "\"", "'", ":", ",", ";", "=", "(", ")", "[", "]", "{", "<", ">", "\t", "\n", "\r\n", "/", "-", "_", "."],
+            // Nothing tells zlib's first byte among digits but that they begin with it.
+            _ if inner == Some(Self::Zlib) => &[
+                "", " ", "\"", "'", ":", ",", ";", "=", "(", ")", "[", "]", "{", "<", ">", "\t",
+            ],
+            _ => &[
+                "", " ", "\"", "'", ":", ",", ";", "=", "(", ")", "[", "]", "{", "<", ">", "\t",
+                "\n", "\r\n", "/", "-", "_", ".",
+            ],
         }
     }
 
     fn write(self, text: &[u8], u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         Ok(match self {
-            Self::Base64 { url: false, padded: true } => BASE64.encode(text).into(),
-            Self::Base64 { url: false, padded: false } => BASE64_NOPAD.encode(text).into(),
-            Self::Base64 { url: true, padded: true } => BASE64URL.encode(text).into(),
-            Self::Base64 { url: true, padded: false } => BASE64URL_NOPAD.encode(text).into(),
+            Self::Base64 {
+                url: false,
+                padded: true,
+            } => BASE64.encode(text).into(),
+            Self::Base64 {
+                url: false,
+                padded: false,
+            } => BASE64_NOPAD.encode(text).into(),
+            Self::Base64 {
+                url: true,
+                padded: true,
+            } => BASE64URL.encode(text).into(),
+            Self::Base64 {
+                url: true,
+                padded: false,
+            } => BASE64URL_NOPAD.encode(text).into(),
             Self::Hex { upper: false } => HEXLOWER.encode(text).into(),
             Self::Hex { upper: true } => HEXUPPER.encode(text).into(),
             Self::Base32 { padded: true, .. } => BASE32.encode(text).into(),
             Self::Base32 { lower: false, .. } => BASE32_NOPAD.encode(text).into(),
             Self::Base32 { lower: true, .. } => BASE32_NOPAD.encode(text).to_lowercase().into(),
-            Self::Percent => each(text, u, |byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte), |byte| format!("%{byte:02X}"))?,
-            Self::Json => each(text, u, |byte| byte >= b' ' && !b"\"\\".contains(&byte), |byte| format!("\\u{byte:04x}"))?,
+            Self::Percent => each(
+                text,
+                u,
+                |byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte),
+                |byte| format!("%{byte:02X}"),
+            )?,
+            Self::Json => each(
+                text,
+                u,
+                |byte| byte >= b' ' && !b"\"\\".contains(&byte),
+                |byte| format!("\\u{byte:04x}"),
+            )?,
             Self::Gzip => {
                 let mut encoder = GzEncoder::new(Vec::new(), level(u)?);
                 encoder.write_all(text).expect("to memory");
@@ -83,7 +136,12 @@ fn level(u: &mut Unstructured<'_>) -> Result<Compression> {
 }
 
 /// `text` with each byte that may not stand as it is escaped, and of the others every one, none, or some.
-fn each(text: &[u8], u: &mut Unstructured<'_>, may_stand: fn(u8) -> bool, escape: fn(u8) -> String) -> Result<Vec<u8>> {
+fn each(
+    text: &[u8],
+    u: &mut Unstructured<'_>,
+    may_stand: fn(u8) -> bool,
+    escape: fn(u8) -> String,
+) -> Result<Vec<u8>> {
     let one_of = u.int_in_range(0..=4_usize)?;
     let mut written = Vec::new();
     for (at, byte) in text.iter().enumerate() {
@@ -99,7 +157,12 @@ fn each(text: &[u8], u: &mut Unstructured<'_>, may_stand: fn(u8) -> bool, escape
 /// `credential` under one to three layers, each in surroundings of its own, and what the layers are, innermost first.
 pub fn wrap(credential: &str, u: &mut Unstructured<'_>) -> Result<(Vec<u8>, Vec<Layer>)> {
     let mut layers = Vec::new();
-    let mut text = surrounded(credential.as_bytes(), &[" ", "\"", "'", "=", ":", ",", "\n", ""], true, u)?;
+    let mut text = surrounded(
+        credential.as_bytes(),
+        &[" ", "\"", "'", "=", ":", ",", "\n", ""],
+        true,
+        u,
+    )?;
     for _ in 0..u.int_in_range(1..=3_u8)? {
         let mut layer = Layer::any(u)?;
         if layer == Layer::Json && !text.is_ascii() {
@@ -107,10 +170,8 @@ pub fn wrap(credential: &str, u: &mut Unstructured<'_>) -> Result<(Vec<u8>, Vec<
             layer = Layer::Percent;
         }
         text = layer.write(&text, u)?;
+        text = surrounded(&text, layer.delimiters(layers.last().copied()), true, u)?;
         layers.push(layer);
-        if !layer.is_compression() {
-            text = surrounded(&text, layer.delimiters(), true, u)?;
-        }
     }
     if layers.last().is_some_and(|last| !last.is_compression()) {
         // Outside of all there may be anything.
@@ -120,12 +181,19 @@ pub fn wrap(credential: &str, u: &mut Unstructured<'_>) -> Result<(Vec<u8>, Vec<
 }
 
 /// `text` between two delimiters; beyond those is more, unless a delimiter is empty.
-fn surrounded(text: &[u8], delimiters: &[&str], readable: bool, u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+fn surrounded(
+    text: &[u8],
+    delimiters: &[&str],
+    readable: bool,
+    u: &mut Unstructured<'_>,
+) -> Result<Vec<u8>> {
     let more = |u: &mut Unstructured<'_>| -> Result<Vec<u8>> {
         let length = u.int_in_range(0..=40_usize)?.min(u.len());
         let mut bytes = u.bytes(length)?.to_vec();
         if readable {
-            bytes.iter_mut().for_each(|byte| *byte = b' ' + *byte % (b'~' - b' '));
+            bytes
+                .iter_mut()
+                .for_each(|byte| *byte = b' ' + *byte % (b'~' - b' '));
         }
         Ok(bytes)
     };

@@ -35,7 +35,9 @@ pub static NAMED: LazyLock<Pair> = LazyLock::new(|| pair(|builder| builder));
 
 fn pair(more: impl Fn(ScannerBuilder) -> ScannerBuilder) -> Pair {
     let builder = || {
-        let secrets = SECRETS.iter().map(|(name, value)| KnownSecret::new(name, value.as_bytes()).expect("long enough"));
+        let secrets = SECRETS
+            .iter()
+            .map(|(name, value)| KnownSecret::new(name, value.as_bytes()).expect("long enough"));
         let builder = Scanner::builder()
             .token_patterns(true)
             .user_rules(UserRules::parse(USER_RULES).expect("a good file"))
@@ -52,18 +54,40 @@ impl Pair {
     /// Scans `input`, and holds what is found against all promises that need no knowledge of the input.
     pub fn scan(&self, input: &[u8]) -> Vec<Finding> {
         let found = self.vector.scan(&Location::Body, input);
-        assert_eq!(found, self.portable.scan(&Location::Body, input), "vector and portable kernels differ");
-        assert!(found.is_sorted_by_key(|finding| (finding.span.start, finding.rule.0 == "finding-limit")), "not sorted: {found:?}");
+        assert_eq!(
+            found,
+            self.portable.scan(&Location::Body, input),
+            "vector and portable kernels differ"
+        );
+        assert!(
+            found.is_sorted_by_key(|finding| (
+                finding.span.start,
+                finding.rule.0 == "finding-limit"
+            )),
+            "not sorted: {found:?}"
+        );
         for finding in &found {
             let (start, end) = (finding.span.start as usize, finding.span.end as usize);
-            assert!(start < end && end <= input.len(), "{:?} of {} bytes: {finding:?}", finding.span, input.len());
+            assert!(
+                start < end && end <= input.len(),
+                "{:?} of {} bytes: {finding:?}",
+                finding.span,
+                input.len()
+            );
             if finding.rule.0 != "finding-limit" {
                 assert_eq!(finding.matched.expose(), &input[start..end], "{finding:?}");
             }
             for (name, value) in SECRETS {
-                assert!(!finding.context.contains(value), "{name} in the context of {finding:?}");
+                assert!(
+                    !finding.context.contains(value),
+                    "{name} in the context of {finding:?}"
+                );
             }
-            assert!(!finding.context.chars().any(char::is_control), "a control character in {:?}", finding.context);
+            assert!(
+                !finding.context.chars().any(char::is_control),
+                "a control character in {:?}",
+                finding.context
+            );
         }
         self.check_work(input);
         found
@@ -73,12 +97,20 @@ impl Pair {
     fn check_work(&self, input: &[u8]) {
         let bound = 14 * input.len() + input.len().div_ceil(BLOCK) * 200 * 1024;
         let steps = self.vector.steps(input);
-        assert!(steps <= bound, "{steps} steps for {} bytes, and {bound} were promised", input.len());
+        assert!(
+            steps <= bound,
+            "{steps} steps for {} bytes, and {bound} were promised",
+            input.len()
+        );
     }
 }
 
 /// Pushes `input` in chunks of the lengths that `chunks` gives, and the rest in one; each must keep the promises of a stream.
-pub fn scan_in_chunks(scanner: &Scanner, mut input: &[u8], chunks: impl IntoIterator<Item = usize>) -> Vec<Finding> {
+pub fn scan_in_chunks(
+    scanner: &Scanner,
+    mut input: &[u8],
+    chunks: impl IntoIterator<Item = usize>,
+) -> Vec<Finding> {
     let mut stream = scanner.stream(Location::Body);
     let mut findings = Vec::new();
     let mut pushed = 0;
@@ -88,19 +120,35 @@ pub fn scan_in_chunks(scanner: &Scanner, mut input: &[u8], chunks: impl IntoIter
         pushed += chunk.len() as u64;
         let released = stream.released();
         add(&mut findings, stream.push(chunk), released);
-        assert!(stream.released() >= released, "what was released is held back again");
-        assert!(stream.released() <= pushed, "what has not arrived is released");
-        assert!(pushed - stream.released() <= scanner.look_behind() as u64, "more is held back than promised");
+        assert!(
+            stream.released() >= released,
+            "what was released is held back again"
+        );
+        assert!(
+            stream.released() <= pushed,
+            "what has not arrived is released"
+        );
+        assert!(
+            pushed - stream.released() <= scanner.look_behind() as u64,
+            "more is held back than promised"
+        );
     }
     let released = stream.released();
     add(&mut findings, stream.finish(), released);
-    assert_eq!(stream.released(), pushed, "bytes are held back after the end");
+    assert_eq!(
+        stream.released(),
+        pushed,
+        "bytes are held back after the end"
+    );
     findings
 }
 
 fn add(findings: &mut Vec<Finding>, more: Vec<Finding>, released: u64) {
     for finding in &more {
-        assert!(finding.span.start >= released, "a finding begins in what was released up to {released}: {finding:?}");
+        assert!(
+            finding.span.start >= released,
+            "a finding begins in what was released up to {released}: {finding:?}"
+        );
     }
     findings.extend(more);
 }

@@ -11,9 +11,54 @@ const MAX_LENGTH: usize = 2 * BLOCK + BLOCK / 2;
 
 /// Pieces that mean something to a decoder, and halves of such.
 const MARKS: &[&str] = &[
-    "%", "%2", "%25", "%u00", "\\", "\\\\", "\\u", "\\u00", "\\ud83d", "\\x4", "\\0", "\\n", "\\r\\n", "\\\n", "&#", "&#x", "&amp;", "&shy;", "=", "=\r\n", "=3D", "\0", "\0\0\0",
-    "\r\n", "\n", "\n    ", "\u{200b}", "\u{332}", "\u{feff}", "\u{e0067}", "\u{ff47}", "\u{4e2d}", "\"", "\" + \"", "\", \"", "********", "begin 644 x\n", "end\n", "<~", "~>",
-    "\x1f\u{8b}\x08", "PK\x03\x04", "-----BEGIN PRIVATE KEY-----\n", "://", "@", ":", "0x", ", ",
+    "%",
+    "%2",
+    "%25",
+    "%u00",
+    "\\",
+    "\\\\",
+    "\\u",
+    "\\u00",
+    "\\ud83d",
+    "\\x4",
+    "\\0",
+    "\\n",
+    "\\r\\n",
+    "\\\n",
+    "&#",
+    "&#x",
+    "&amp;",
+    "&shy;",
+    "=",
+    "=\r\n",
+    "=3D",
+    "\0",
+    "\0\0\0",
+    "\r\n",
+    "\n",
+    "\n    ",
+    "\u{200b}",
+    "\u{332}",
+    "\u{feff}",
+    "\u{e0067}",
+    "\u{ff47}",
+    "\u{4e2d}",
+    "\"",
+    "\" + \"",
+    "\", \"",
+    "********",
+    "begin 644 x\n",
+    "end\n",
+    "<~",
+    "~>",
+    "\x1f\u{8b}\x08",
+    "PK\x03\x04",
+    "-----BEGIN PRIVATE KEY-----\n",
+    "://",
+    "@",
+    ":",
+    "0x",
+    ", ",
 ];
 
 /// A text that `u` describes from its first byte on.
@@ -51,7 +96,11 @@ pub fn text(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 fn dressed(credential: &str, text: &mut Vec<u8>, u: &mut Unstructured<'_>) -> Result<()> {
     let dress = u.int_in_range(0..=DRESSES)?;
     for byte in credential.bytes() {
-        let dress = if dress == DRESSES { u.int_in_range(0..=DRESSES - 1)? } else { dress };
+        let dress = if dress == DRESSES {
+            u.int_in_range(0..=DRESSES - 1)?
+        } else {
+            dress
+        };
         match dress {
             0 => text.push(byte),
             1 => text.extend(format!("%{byte:02x}").bytes()),

@@ -34,7 +34,7 @@ pub(crate) mod symbol {
     /// Bytes above 0x7F.
     pub(crate) const HIGH: u8 = 63;
     /// What stands after letters and digits, in order of the symbols from 36 on.
-    pub(super) const SIGNS: &[u8; 26] = b"_-.:/+=$@~\"' %!#&*(),;<>?\n";
+    pub(super) const SIGNS: &[u8; 26] = b"_-.:/+=$@~\"' %!#&*(),;<>|\n";
 }
 
 pub(super) const FLAGS: [u8; 128] = flags();

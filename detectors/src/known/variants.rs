@@ -43,12 +43,6 @@ pub(super) fn of(value: &[u8]) -> Vec<Variant> {
     for separator in ["", ":", " ", "-", ",", ", ", ".", "_", "\n"] {
         all.add(&[Via::Hex], encode::joined(value, separator, encode::hex));
     }
-    for separator in ["", ",", ", ", " "] {
-        all.add(
-            &[Via::Hex],
-            encode::joined(value, separator, encode::prefixed_hex),
-        );
-    }
     for separator in [",", ", ", " ", "\n"] {
         all.add(
             &[Via::Decimal],
@@ -113,36 +107,19 @@ impl Variants {
         }
     }
 
-    /// The pairs of encodings that one shell pipeline makes. Deeper nestings are for the decoders.
+    /// The pairs of encodings that one shell pipeline makes, for pieces too short to be decoded. Deeper nestings, and all others,
+    /// are for the decoders.
     fn nested(&mut self, value: &[u8]) {
-        let mut inner: Vec<(Via, Encoded)> = vec![
-            (Via::Hex, encode::joined(value, "", encode::hex)),
-            (Via::Hex, encode::joined(value, "", encode::upper_hex)),
-            (Via::Utf16, encode::wide(value, 2, true)),
-            (Via::Utf16, encode::wide(value, 2, false)),
-            (Via::Reversed, encode::reversed(value)),
-            (Via::Rot13, encode::rot13(value)),
-        ];
+        let mut inner: Vec<(Via, Encoded)> = vec![(Via::Hex, encode::joined(value, "", encode::hex))];
         for before in 0..3 {
             inner.push((Via::Base64, encode::radix(value, before, encode::BASE64)));
-            inner.push((
-                Via::Base64,
-                encode::radix(value, before, encode::BASE64_URL),
-            ));
-        }
-        for before in 0..5 {
-            inner.push((Via::Base32, encode::radix(value, before, encode::BASE32)));
         }
         for (via, encoded) in inner {
-            self.in_base64(&[via], &encoded);
+            for before in 0..3 {
+                self.add(&[Via::Base64, via], encode::radix(&encoded, before, encode::BASE64));
+            }
             self.add(&[Via::Hex, via], encode::joined(&encoded, "", encode::hex));
             self.add(&[Via::Reversed, via], encode::reversed(&encoded));
-            for before in 0..5 {
-                self.add(
-                    &[Via::Base32, via],
-                    encode::radix(&encoded, before, encode::BASE32),
-                );
-            }
         }
     }
 }

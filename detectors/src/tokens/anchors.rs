@@ -87,7 +87,18 @@ impl Anchor {
         let length = positions.len();
         let mut best: Option<(f64, Self, usize)> = None;
         for offset in 0..length {
-            let cost: f64 = weights.iter().skip(offset).take(POSITIONS).product();
+            // What is like what it follows is likely: dashes, zeros, digits of a number.
+            let again = |at: usize| at > offset && positions[at] == positions[at - 1];
+            let last = (offset + POSITIONS).min(length);
+            let cost: f64 = (offset..last).map(|at| if again(at) { weights[at].max(0.5) } else { weights[at] }).product();
+            // Of windows as rare as each other the one that begins with something rare: the first two symbols are what
+            // most places are told by.
+            let cost = cost * (offset..last.min(offset + 2)).map(|at| weights[at]).product::<f64>().sqrt();
+            // One in some hundred places of ordinary text would be a candidate.
+            let plain: f64 = weights.iter().skip(offset).take(POSITIONS).product();
+            if plain > MAX_COST {
+                continue;
+            }
             if best
                 .as_ref()
                 .is_none_or(|(lowest, ..)| cost < *lowest * 0.999)
@@ -99,11 +110,7 @@ impl Anchor {
                 best = Some((cost, Self { sets }, offset));
             }
         }
-        let (cost, anchor, offset) = best.ok_or(ShapeError::NoAnchor)?;
-        // One in some hundred places of ordinary text would be a candidate.
-        if cost > MAX_COST {
-            return Err(ShapeError::NoAnchor);
-        }
+        let (_, anchor, offset) = best.ok_or(ShapeError::NoAnchor)?;
         Ok((anchor, offset as u8))
     }
 }

@@ -103,17 +103,31 @@ impl Cipher {
 /// Bytes of pieces and what joins them, at most.
 const MAX_PIECES: usize = 768;
 
+/// Characters after the least of a token that are put together.
+const MORE: usize = 64;
+
+/// Characters in a row that are more than a piece.
+const LONG_WORD: usize = 4096;
+
+/// What pieces of a token are made of; all else is looked at as a joint.
+fn is_piece(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'+' | b'=' | b':')
+}
+
 /// Bytes of one joint.
 const MAX_JOINT: usize = 64;
 
 impl TokenEngine {
-    /// A strong program's match at `start` in the other case, or in pieces.
+    /// A strong program's match at `start` in the other case, or in pieces. Pieces are put together only as long as
+    /// `budget` lasts.
     pub(super) fn dressed(
         &self,
         program: &Program,
         text: &[u8],
         start: usize,
         runs: &mut Runs,
+        state: &mut super::State,
+        budget: &mut usize,
     ) -> Option<(Range<usize>, Vec<Via>)> {
         if let Some(end) = program.matched(&self.classes, Case::Ignored, text, start, runs) {
             return Some((start..end, vec![Via::CaseSwapped]));
@@ -121,32 +135,40 @@ impl TokenEngine {
         if !program.begins(text, start) {
             return None;
         }
+        // Where the word ends that the token begins in, if it is not too long to be a piece.
+        if !state.word.contains(&start) {
+            let length = text.get(start..)?.iter().take(LONG_WORD).take_while(|byte| is_piece(**byte)).count();
+            state.word = start..start + length;
+        }
+        let end = state.word.end;
+        if end - start > program.least || joint(text.get(end..)?) == 0 {
+            return None;
+        }
+        let enough = program.least + MORE;
         let rest = text.get(start..(start + MAX_PIECES).min(text.len()))?;
-        let mut joined: Vec<u8> = Vec::new();
-        let mut from: Vec<u32> = Vec::new();
+        let (mut joined, mut from) = (Vec::with_capacity(enough), Vec::with_capacity(enough));
         let mut at = 0;
-        let mut joints = 0;
-        while at < rest.len() {
-            let joint = joint(&rest[at..]);
-            if joint > 0 && at > 0 {
+        while at < rest.len() && joined.len() < enough {
+            if at > 0 && !is_piece(rest[at]) {
+                let joint = joint(&rest[at..]);
+                if joint == 0 {
+                    break;
+                }
                 at += joint;
-                joints += 1;
                 continue;
             }
-            if matches!(rest[at], b' ' | b'\n' | b'"' | b'\'') || rest[at] < b' ' {
-                break;
-            }
             joined.push(rest[at]);
-            from.push(at as u32);
+            from.push(at);
             at += 1;
         }
-        if joints == 0 {
+        *budget = budget.saturating_sub(at);
+        if *budget == 0 {
             return None;
         }
         let mut fresh = Runs::default();
         fresh.reset(&self.classes);
         let end = program.matched(&self.classes, Case::Kept, &joined, 0, &mut fresh)?;
-        let last = *from.get(end.checked_sub(1)?)? as usize;
+        let last = *from.get(end.checked_sub(1)?)?;
         Some((start..start + last + 1, vec![Via::Joined]))
     }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::shape::{ByteSet, OPEN, Way};
+use super::shape::{ByteSet, Way};
 
 /// A way through a shape, ready to be matched.
 #[derive(Clone, Debug)]
@@ -17,7 +17,9 @@ pub(crate) struct Program {
     /// The prefix is so telling, and the body so long, that the shape may also be looked for in other writings: in the
     /// other case, in pieces, reversed.
     pub(crate) strong: bool,
-    /// The least length of a match, if the shape occurs by chance in a hundred megabytes of random base64url or so.
+    /// The least length of a match.
+    pub(crate) least: usize,
+    /// The same, if the shape occurs by chance in a hundred megabytes of random base64url or so.
     pub(crate) by_chance: Option<usize>,
 }
 
@@ -115,22 +117,18 @@ impl Classes {
             return count(at, max);
         };
         if !(known.start <= at && at < known.end) {
-            *known = at..at + count(at, 2 * OPEN as usize);
-            if known.end == at {
-                return 0;
-            }
+            *known = at..at + count(at, usize::MAX);
         }
         let left = known.end - at;
-        if left < max && known.len() == 2 * OPEN as usize {
-            // The measuring stopped before the run did.
-            return count(at, max);
-        }
         left.min(max)
     }
 }
 
 /// Matches at one place of random base64url, above which a shape says nothing inside of it.
 const MAX_CHANCE: f64 = 1e-12;
+
+/// Characters after the least that are matched in the other case.
+const MORE: usize = 64;
 
 /// Characters on either side of a match that make it a part of something longer.
 const BLOB: usize = 24;
@@ -218,7 +216,8 @@ impl Program {
             .map(|atom| share(atom.set).min(1.0).powi(count(atom) as i32))
             .product();
         let length: u32 = way.atoms.iter().map(|atom| atom.min).sum();
-        let by_chance = (chance > MAX_CHANCE).then_some(length as usize);
+        let least = length as usize;
+        let by_chance = (chance > MAX_CHANCE).then_some(least);
         Self {
             rule,
             pieces: pieces.into(),
@@ -226,6 +225,7 @@ impl Program {
             right: way.right,
             anchor,
             strong,
+            least,
             by_chance,
         }
     }
@@ -290,6 +290,8 @@ impl Program {
                     try_shorter,
                 } => {
                     let (min, max) = (*min as usize, *max as usize);
+                    // In the other case a run is not remembered, and where it ends does not matter.
+                    let max = if case == Case::Ignored { max.min(min + MORE) } else { max };
                     let run = classes.run(*set, case, text, at, max, runs);
                     if run < min {
                         return None;

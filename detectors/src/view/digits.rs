@@ -6,9 +6,6 @@ use super::map::View;
 use crate::finding::Via;
 use crate::kernel::{self, Level, class};
 
-/// Characters of base32 that hold the shortest credential.
-const BASE32: usize = 26;
-
 /// Base58 is one long number, so its length is bounded.
 const BASE58: Range<usize> = 20..257;
 
@@ -24,11 +21,6 @@ enum Plan {
     },
     ReversedBase64 {
         phase: usize,
-    },
-    Base32 {
-        part: Range<usize>,
-        phase: usize,
-        hex: bool,
     },
     Base58,
     Binary {
@@ -48,46 +40,25 @@ pub(super) struct Views<'a> {
     spare: Vec<u8>,
 }
 
-/// `any` and `all` are the [classes](kernel::class) that some and all characters of the run have. At the edge of a window
-/// nobody knows where a group of digits begins.
+/// `any` and `all` are the [classes](kernel::class) that some and all characters of the run have. A group of digits may begin at any
+/// phase: letters may be glued to it.
 pub(super) fn views(
     level: Level,
     run: &[u8],
     any: u8,
     all: u8,
-    at_edge: bool,
     backwards: bool,
 ) -> Views<'_> {
     let mut plans = Vec::new();
+    // Names in capitals have signs between their words.
     let both = any & class::UPPER != 0 && any & class::LOWER != 0;
-    if both {
+    if both || any & class::UPPER != 0 && any & class::SIGN == 0 {
         plans.extend((0..4).map(|phase| Plan::Base64 { phase }));
         if backwards {
             plans.extend((0..4).map(|phase| Plan::ReversedBase64 { phase }));
         }
         if all & class::BASE58 != 0 && BASE58.contains(&run.len()) {
             plans.push(Plan::Base58);
-        }
-    } else if run.len() >= BASE32 && any & (class::BASE32 | class::BASE32_HEX) != 0 {
-        let mut start = 0;
-        for part in run.split(|byte| !byte.is_ascii_alphanumeric()) {
-            let range = start..start + part.len();
-            start = range.end + 1;
-            if part.len() < BASE32 {
-                continue;
-            }
-            let (any, all) = kernel::summary(level, part);
-            let digits_only = any & (class::UPPER | class::LOWER) == 0;
-            for (hex, bit) in [(false, class::BASE32), (true, class::BASE32_HEX)] {
-                if all & bit != 0 && !digits_only {
-                    let phases = if at_edge { 0..8 } else { 0..1 };
-                    plans.extend(phases.map(|phase| Plan::Base32 {
-                        part: range.clone(),
-                        phase,
-                        hex,
-                    }));
-                }
-            }
         }
     }
     if any == class::DIGIT | class::HEX | any & (class::BASE32 | class::BASE32_HEX | class::BASE58)
@@ -128,22 +99,6 @@ impl Views<'_> {
                 let reversed: Vec<u8> = run.iter().rev().skip(phase).copied().collect();
                 kernel::base64(self.level, &reversed, &mut text);
                 View::whole(text, 0..run.len(), Via::Base64)
-            }
-            Plan::Base32 { part, phase, hex } => {
-                let value = |digit: &u8| match digit {
-                    b'0'..=b'9' if hex => digit - b'0',
-                    b'2'..=b'7' => digit - b'2' + 26,
-                    letter => (letter | 0x20).wrapping_sub(b'a') + if hex { 10 } else { 0 },
-                };
-                let digits = run.get(part.start + phase..part.end)?;
-                for eight in digits.chunks(8) {
-                    let number = eight.iter().fold(0_u64, |number, digit| {
-                        number << 5 | u64::from(value(digit) & 31)
-                    });
-                    let number = number << (5 * (8 - eight.len()));
-                    text.extend_from_slice(&number.to_be_bytes()[3..3 + eight.len() * 5 / 8]);
-                }
-                View::digits(text, part.start + phase, 8, 5, Via::Base32)
             }
             Plan::Base58 => {
                 base58(run, &mut text);
@@ -191,6 +146,46 @@ pub(super) fn hex(run: &[u8], phase: usize, mut text: Vec<u8>) -> View {
     );
     View::digits(text, phase, 2, 1, Via::Hex)
 }
+
+/// What a run of letters of one case and digits stands for in base32 and in its alphabet that begins with digits, at each of
+/// the eight phases: letters may be glued to it.
+pub(super) fn base32(level: Level, run: &[u8]) -> Vec<View> {
+    let (any, all) = kernel::summary(level, run);
+    let mut views = Vec::new();
+    if any & (class::UPPER | class::LOWER) == 0 || all & class::HEX != 0 {
+        return views;
+    }
+    for hex in [false, true] {
+        let value = |digit: &u8| match digit {
+            b'0'..=b'9' if hex => Some(digit - b'0'),
+            b'2'..=b'7' if !hex => Some(digit - b'2' + 26),
+            b'A'..=b'Z' | b'a'..=b'z' => Some((digit | 0x20) - b'a' + if hex { 10 } else { 0 }).filter(|value| *value < 32),
+            _ => None,
+        };
+        // The longest row of digits of this alphabet: what is glued to it may have others.
+        let mut start = 0;
+        for part in run.split(|digit| value(digit).is_none()) {
+            let at = start;
+            start += part.len() + 1;
+            if part.len() < BASE32 {
+                continue;
+            }
+            for phase in 0..8 {
+                let mut text = Vec::with_capacity(part.len());
+                for eight in part.get(phase..).unwrap_or_default().chunks(8) {
+                    let number = eight.iter().fold(0_u64, |number, digit| number << 5 | u64::from(value(digit).unwrap_or(0)));
+                    let number = number << (5 * (8 - eight.len()));
+                    text.extend_from_slice(&number.to_be_bytes()[3..3 + eight.len() * 5 / 8]);
+                }
+                views.push(View::digits(text, at + phase, 8, 5, Via::Base32));
+            }
+        }
+    }
+    views
+}
+
+/// Characters of base32 that hold the shortest credential.
+const BASE32: usize = 26;
 
 /// Bitcoin's base58, ten digits at a time into 64-bit words.
 fn base58(digits: &[u8], text: &mut Vec<u8>) {
@@ -240,8 +235,9 @@ mod tests {
 
     fn texts(run: &[u8]) -> Vec<Vec<u8>> {
         let (any, all) = kernel::summary(kernel::level(), run);
-        let mut views = views(kernel::level(), run, any, all, false, false);
-        std::iter::from_fn(|| views.next().map(|view| view.text)).collect()
+        let mut views = views(kernel::level(), run, any, all, false);
+        let texts: Vec<Vec<u8>> = std::iter::from_fn(|| views.next().map(|view| view.text)).collect();
+        [texts, base32(kernel::level(), run).into_iter().map(|view| view.text).collect()].concat()
     }
 
     #[test]

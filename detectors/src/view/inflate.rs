@@ -27,6 +27,13 @@ pub(super) enum Format {
     Brotli,
 }
 
+impl Format {
+    /// Whether no magic number tells the format.
+    pub(super) fn is_guessed(self) -> bool {
+        matches!(self, Self::Zlib | Self::Deflate | Self::Brotli)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) at: usize,
@@ -52,12 +59,10 @@ static MAGICS: LazyLock<[(Finder<'static>, Format); 3]> = LazyLock::new(|| {
     .map(|(magic, format)| (Finder::new(magic), format))
 });
 
-/// Whether `text` begins with compressed data.
+/// Whether compressed data with a magic number is in `text`, or such without begins it.
 pub(super) fn is_compressed(text: &[u8], headless_too: bool) -> bool {
-    matches!(
-        text,
-        [0x1F, 0x8B, 8, ..] | [0x28, 0xB5, 0x2F, 0xFD, ..] | [b'P', b'K', 3, 4, ..]
-    ) || headless_too && text.len() >= LEAST && headless(text, 1).is_some()
+    text.len() >= LEAST
+        && (MAGICS.iter().any(|(magic, _)| magic.find(text).is_some()) || headless_too && headless(text, 1).is_some())
 }
 
 /// Where compressed data may begin in `text[..swept]`.
@@ -114,6 +119,10 @@ fn headless(text: &[u8], depth: u8) -> Option<Format> {
                 .count()
                 > 6
     {
+        return None;
+    }
+    // Compressed data has hardly a zero byte.
+    if text.iter().take(16).filter(|byte| **byte == 0).count() > 5 {
         return None;
     }
     if is_deflate(text) {

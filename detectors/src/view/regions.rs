@@ -19,6 +19,12 @@ const BLOB: usize = 24;
 /// Hexadecimal digits in a row from which on they are decoded: at most 32.
 const HEX: usize = 32;
 
+/// Characters of a run of repetitions that are decoded.
+const REPEATED: usize = 512;
+
+/// Characters of base32 in a row that hold the shortest credential.
+const BASE32: usize = 26;
+
 /// Bytes on either side of an escape or look-alike that may belong to the same word.
 const AROUND: usize = 512;
 
@@ -212,11 +218,16 @@ impl<'a, 'm> Reader<'a, 'm> {
         }
         self.ciphers(start, end);
         self.hex_runs(start, end);
-        let run = &self.text[start..end];
+        self.base32_runs(start, end);
+        // A run that repeats itself is read once: what it stands for repeats itself, too.
+        let mut run = &self.text[start..end];
+        if (1..=8).any(|period| run.len() > REPEATED && run[period..] == run[..run.len() - period]) {
+            run = &run[..REPEATED];
+        }
         let (any, all) = kernel::summary(self.work.level, run);
         let at_edge = start == 0 && self.depth == 0 && !self.work.first;
         let backwards = self.text[..start].ends_with(b"=") && !self.text[..start].ends_with(b"a=");
-        let mut views = digits::views(self.work.level, run, any, all, at_edge, backwards);
+        let mut views = digits::views(self.work.level, run, any, all, backwards);
         let mut first = true;
         while let Some(view) = views.next() {
             if is_promising(
@@ -240,31 +251,52 @@ impl<'a, 'm> Reader<'a, 'm> {
     /// Runs of hexadecimal digits inside a run.
     #[inline(never)]
     fn hex_runs(&mut self, start: usize, end: usize) {
-        let mut done = start;
-        for number in start / BLOCK..self.masks.len().min(end.div_ceil(BLOCK)) {
-            let hex = u128::from(self.masks[number].hex)
-                | u128::from(self.masks.get(number + 1).map_or(0, |next| next.hex)) << 64;
-            let two = hex & hex >> 1;
-            let four = two & two >> 2;
-            let eight = four & four >> 4;
-            let sixteen = eight & eight >> 8;
-            let mut starts = (sixteen & sixteen >> (HEX - 16)) as u64;
-            while starts != 0 {
-                let at = number * BLOCK + starts.trailing_zeros() as usize;
-                starts &= starts - 1;
-                if at < done || at >= end {
-                    continue;
-                }
-                done = at
-                    + self.text[at..end]
-                        .iter()
-                        .take_while(|byte| byte.is_ascii_hexdigit())
-                        .count();
-                for phase in 0..2 {
-                    self.decoded(&digits::hex(&self.text[at..done], phase, Vec::new()), at);
+        for part in self.long_runs(start..end, HEX, |masks| masks.hex) {
+            for phase in 0..2 {
+                let view = digits::hex(&self.text[part.clone()], phase, Vec::new());
+                self.decoded(&view, part.start);
+            }
+        }
+    }
+
+    /// Runs of base32 characters of one case inside a run.
+    #[inline(never)]
+    fn base32_runs(&mut self, start: usize, end: usize) {
+        for lower in [false, true] {
+            let parts = self.long_runs(start..end, BASE32, |masks| if lower { masks.alnum & !masks.upper } else { masks.upper | masks.digit });
+            for part in parts {
+                for view in digits::base32(self.work.level, &self.text[part.clone()]) {
+                    self.decoded(&view, part.start);
                 }
             }
         }
+    }
+
+    /// Runs of at least `least` (16 to 32) bytes of a mask inside of `range`.
+    fn long_runs(&self, range: Range<usize>, least: usize, select: impl Fn(&Masks) -> u64) -> Vec<Range<usize>> {
+        let mut found: Vec<Range<usize>> = Vec::new();
+        for number in range.start / BLOCK..self.masks.len().min(range.end.div_ceil(BLOCK)) {
+            let next = self.masks.get(number + 1).map_or(0, &select);
+            let bits = u128::from(select(&self.masks[number])) | u128::from(next) << 64;
+            let two = bits & bits >> 1;
+            let four = two & two >> 2;
+            let eight = four & four >> 4;
+            let sixteen = eight & eight >> 8;
+            let mut starts = (sixteen & sixteen >> (least - 16)) as u64;
+            while starts != 0 {
+                let at = number * BLOCK + starts.trailing_zeros() as usize;
+                starts &= starts - 1;
+                if found.last().is_some_and(|last| at < last.end) || at < range.start || at >= range.end {
+                    continue;
+                }
+                let mut end = at + least;
+                while end < range.end && self.masks.get(end / BLOCK).is_some_and(|masks| select(masks) >> (end % BLOCK) & 1 == 1) {
+                    end += 1;
+                }
+                found.push(at..end.min(range.end));
+            }
+        }
+        found
     }
 
     /// Strong tokens in a cipher, inside a run.
@@ -567,12 +599,14 @@ impl<'a, 'm> Reader<'a, 'm> {
     }
 
     /// Blocks in a row of which `qualifies` is true, and one on either side.
-    fn blocks_around(&self, number: usize, qualifies: impl Fn(&Masks) -> bool) -> Range<usize> {
+    fn blocks_around(&mut self, number: usize, qualifies: impl Fn(&Masks) -> bool) -> Range<usize> {
         let more = self.masks[number + 1..]
             .iter()
             .take_while(|masks| qualifies(masks))
             .count();
         let start = number.saturating_sub(1) * BLOCK;
+        // What goes on behind what was swept must be asked for again.
+        self.cut |= number + more + 2 >= self.masks.len() && self.swept < self.text.len();
         start..((number + more + 2) * BLOCK).min(self.text.len())
     }
 
@@ -628,6 +662,15 @@ impl<'a, 'm> Reader<'a, 'm> {
     #[inline(never)]
     fn compressed(&mut self) {
         for start in inflate::starts(self.text, self.swept, self.depth) {
+            if start.format.is_guessed() {
+                let Some(left) = self.work.attempts.checked_sub(1) else {
+                    if !std::mem::replace(&mut self.work.exceeded, true) {
+                        self.matches.push(super::undecodable(start.at..start.at + 1));
+                    }
+                    return;
+                };
+                self.work.attempts = left;
+            }
             match inflate::inflate(
                 &self.text[start.at..],
                 start.format,
@@ -707,7 +750,8 @@ fn is_spelled(masks: &Masks, alone: u64) -> bool {
 
 /// Whether half of a block holds hardly more than numbers and what stands between them.
 fn is_numbers(masks: &Masks) -> bool {
-    if masks.hex.count_ones() < 10 {
+    // Numbers in escapes are for the decoder of those.
+    if masks.hex.count_ones() < 10 || (masks.lead | masks.ampersand).count_ones() >= 8 {
         return false;
     }
     let begin = masks.alnum & !(masks.alnum << 1);

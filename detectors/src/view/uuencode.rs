@@ -10,7 +10,10 @@ use crate::finding::Via;
 
 static BEGIN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("begin "));
 
-/// The regions that a `begin` line opens.
+/// What a full line, of 45 bytes, begins with.
+static LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\nM"));
+
+/// The regions that a `begin` line opens, or that have full lines.
 pub(super) fn regions(text: &[u8], swept: usize) -> Vec<Range<usize>> {
     let mut regions = Vec::new();
     let mut done = 0;
@@ -28,6 +31,20 @@ pub(super) fn regions(text: &[u8], swept: usize) -> Vec<Range<usize>> {
         }
         done = end;
         regions.push(at..end);
+    }
+    // Whole lines in the midst of a file, whose beginning an earlier window saw.
+    for at in LINE.find_iter(near).map(|at| at + 1) {
+        if at < done || line(&text[at..]).is_none_or(|(count, digits)| count != 45 || digits.len() < 60) {
+            continue;
+        }
+        let mut end = at;
+        while line(&text[end..]).is_some() {
+            end += line_length(&text[end..]);
+        }
+        done = end;
+        // The first line is passed over like that of `begin`.
+        let before = text[..at - 1].iter().rev().take(80).take_while(|byte| **byte != b'\n').count();
+        regions.push(at - 1 - before..end);
     }
     regions
 }

@@ -1,6 +1,12 @@
 //! What the tests of the scanner share: one check for every path through the engine.
 
-use detectors::{Finding, Location, Scanner};
+#![allow(
+    dead_code,
+    reason = "each test is a crate of its own, and few need all of it"
+)]
+
+use detectors::{Finding, Location, Scanner, TokenRule};
+use regex::bytes::{Regex, RegexBuilder};
 
 /// Bytes of one window, an internal number; findings on its seams are where cutting could go wrong.
 pub const BLOCK: usize = 64 * 1024;
@@ -49,4 +55,26 @@ pub fn scan_every_way(scanner: &Scanner, input: &[u8]) -> Vec<Finding> {
         );
     }
     whole
+}
+
+/// A rule's shape for the `regex` crate. In a shape `\b` asks that no word character stands before, or after; to the crate
+/// it asks for one on exactly one side, which is another thing beside a dash.
+pub fn shape(rule: &TokenRule) -> Regex {
+    let mut pattern = String::new();
+    for (number, part) in rule.shape.split(r"\b").enumerate() {
+        if number > 0 {
+            let begins = pattern.is_empty() || pattern.ends_with(['|', '(', ':']);
+            pattern.push_str(if begins {
+                r"\b{start-half}"
+            } else {
+                r"\b{end-half}"
+            });
+        }
+        pattern.push_str(part);
+    }
+    RegexBuilder::new(&pattern)
+        .unicode(false)
+        .size_limit(1 << 26)
+        .build()
+        .unwrap()
 }

@@ -440,7 +440,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "force://a::aaaaaaaaaaaaaaaaaaaa@aaaa", // gitleaks:allow
             "force://a::aB3aB3aB3aB3aB3aB3aB@aB3aB3aB3a", // gitleaks:allow
         ])
-        .negative(&["force://a::aaaaaaaaaaaaaaaaaaaa@aaa", "qorce://a::aaaaaaaaaaaaaaaaaaaa@aaaa"]),
+        .negative(&["force://a::aaaa@aaa", "qorce://a::aaaa@aaaa"]),
     rule("samsara-api-token", "Samsara API token", r"samsara_api_[A-Za-z0-9]{20,}", "Samsara developer docs, API tokens")
         .positive(&[
             "samsara_api_aaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
@@ -956,12 +956,6 @@ pub(super) const ROWS: &[TokenRule] = &[
             "AAAAAAAAAAAAAAAAAAAAbB3bB3baB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
         ])
         .negative(&["AAAAAAAAAAAAAAAAAAAA0000000aaaaaaaaaaaaaaaaaaa", "qAAAAAAAAAAAAAAAAAAA0000000aaaaaaaaaaaaaaaaaaaa"]),
-    rule("twitter-access-token", "X (Twitter) access token", r"\b[1-9][0-9]{17,18}-[A-Za-z0-9]{40}\b", "X developer docs, Access tokens")
-        .positive(&[
-            "100000000000000000-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
-            "111311311311311311-aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
-        ])
-        .negative(&["100000000000000000-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "q00000000000000000-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
     rule("typeform-token", "Typeform token", r"\btfp_[A-Za-z0-9_=.-]{40,}", "Typeform developer docs, Personal access tokens")
         .positive(&[
             "tfp_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
