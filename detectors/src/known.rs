@@ -110,6 +110,7 @@ impl KnownIndex {
             .collect();
         let (mut long, mut short) = (Vec::new(), Vec::new());
         let mut longest = 0;
+        let lengths: Vec<usize> = secrets.iter().map(|secret| secret.value.len()).collect();
         for (number, secret) in (0_u32..).zip(secrets) {
             for variant in variants::of(&secret.value) {
                 longest = longest.max(variant.bytes.len());
@@ -118,7 +119,7 @@ impl KnownIndex {
             }
         }
         Self {
-            grams: GramIndex::new(long),
+            grams: GramIndex::new(long, &lengths),
             exact: (!short.is_empty()).then(|| ExactIndex::new(names.clone(), short)),
             names,
             longest,

@@ -243,7 +243,10 @@ impl TokenEngine {
     }
 
     /// Matches program `number`, whose anchor stands at `at`.
-    #[expect(clippy::too_many_arguments, reason = "what one pass holds, lent piece by piece")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what one pass holds, lent piece by piece"
+    )]
     #[inline(never)]
     fn candidate(
         &self,

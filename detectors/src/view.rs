@@ -122,7 +122,15 @@ pub(crate) fn examine(
     let squeezed = kernel::sweep(work.level, near, luts, sweep);
     if let Some(tokens) = &engines.tokens {
         let left = work.joined;
-        tokens.find(text, near.len(), sweep, runs, work.ciphered, &mut work.joined, matches);
+        tokens.find(
+            text,
+            near.len(),
+            sweep,
+            runs,
+            work.ciphered,
+            &mut work.joined,
+            matches,
+        );
         if left > 0 && work.joined == 0 && !std::mem::replace(&mut work.exceeded, true) {
             matches.push(undecodable(0..1));
         }

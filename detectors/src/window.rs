@@ -228,14 +228,14 @@ fn merge(text: &[u8], mut matches: Vec<Match>) -> Vec<Match> {
         let same = next.rule == kept.rule
             && next.credential == kept.credential
             && next.span.start < kept.span.end;
-        if same && next.via.is_empty() && !kept.via.is_empty() && next.span.end >= kept.span.end {
+        if same && is_same_in_plain(kept, next) {
             // In plain it is what it seems, where a view read too much into what stands before.
             kept.via.clear();
             kept.span = next.span.clone();
         } else if same {
             // What stands there in plain goes on in a view, unless behind a line break.
             let more = text.get(kept.span.end..next.span.end).unwrap_or_default();
-            if !kept.via.is_empty() || !more.iter().any(u8::is_ascii_whitespace) {
+            if kept.rank == 0 || !kept.via.is_empty() || !more.iter().any(u8::is_ascii_whitespace) {
                 kept.span.end = kept.span.end.max(next.span.end);
             }
         }
@@ -243,19 +243,34 @@ fn merge(text: &[u8], mut matches: Vec<Match>) -> Vec<Match> {
     });
     matches.sort_by_key(|found| (found.span.start, found.span.end));
     // Another rule that sees, in a decoding of a token or of what follows it, the same token again.
-    let plain: Vec<Range<usize>> = matches
+    let plain: Vec<(RuleId, Range<usize>)> = matches
         .iter()
         .filter(|found| found.via.is_empty() && found.rank > 0)
-        .map(|found| found.span.clone())
+        .map(|found| (found.rule, found.span.clone()))
         .collect();
     matches.retain(|found| {
-        found.via.is_empty()
-            || found.rank == 0
-            || !plain
-                .iter()
-                .any(|span| span.start <= found.span.start && found.span.end <= span.end)
+        found.rank == 0
+            || !plain.iter().any(|(rule, span)| {
+                let inside = span.start <= found.span.start && found.span.end <= span.end;
+                *rule != found.rule
+                    && if found.via.is_empty() {
+                        inside && *span != found.span
+                    } else {
+                        span.contains(&found.span.start)
+                    }
+            })
     });
     matches
+}
+
+/// Whether a view read a little of what stands before a token into it, and the token stands in plain.
+fn is_same_in_plain(kept: &Match, next: &Match) -> bool {
+    const LITTLE: usize = 4;
+    kept.rank > 0
+        && next.via.is_empty()
+        && !kept.via.is_empty()
+        && next.span.start - kept.span.start <= LITTLE
+        && next.span.end >= kept.span.end
 }
 
 fn give_up(location: &Location, span: Range<u64>) -> Finding {

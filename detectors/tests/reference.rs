@@ -189,7 +189,7 @@ fn token_rules_find_what_their_shapes_say() {
                     finding.span.contains(&start)
                         || rule.generic
                             && start <= finding.span.start
-                            && finding.span.end <= expected.end() as u64
+                            && finding.span.start < expected.end() as u64
                 });
                 if !is_covered {
                     failures
@@ -204,6 +204,10 @@ fn token_rules_find_what_their_shapes_say() {
             let Some((_, shape)) = SHAPES.iter().find(|(rule, _)| rule.id == finding.rule) else {
                 continue;
             };
+            // A view may begin in the midst of a word, and a boundary then seems to be there.
+            if shape.as_str().contains(r"\b{start-half}") {
+                continue;
+            }
             told.fetch_add(1, Ordering::Relaxed);
             let start = finding.span.start as usize;
             if shape

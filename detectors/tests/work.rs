@@ -32,7 +32,7 @@ const GROWTH: f64 = 2.2;
 const CONSTANT: usize = 512 * KIB;
 
 /// What any input may cost: so many times its length, and so much for each window.
-const FACTOR: usize = 14;
+const FACTOR: usize = 21;
 const EACH_WINDOW: usize = 256 * KIB;
 
 /// Counts what a thread allocates.

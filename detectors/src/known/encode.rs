@@ -110,8 +110,8 @@ pub(super) fn hex(byte: u8, text: &mut String) {
     let _ = write!(text, "{byte:02x}");
 }
 
-pub(super) fn upper_hex(byte: u8, text: &mut String) {
-    let _ = write!(text, "{byte:02X}");
+pub(super) fn prefixed_hex(byte: u8, text: &mut String) {
+    let _ = write!(text, "0x{byte:02x}");
 }
 
 pub(super) fn decimal(byte: u8, text: &mut String) {

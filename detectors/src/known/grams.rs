@@ -20,6 +20,9 @@ const GRAM: usize = 8;
 /// Characters in a row that are a finding.
 pub(crate) const ENOUGH: usize = 2 * GRAM - 1;
 
+/// Bytes of a secret that are a finding, where an encoding needs so many characters for one that [`ENOUGH`] hold less.
+const BYTES: usize = 6;
+
 /// Places that one gram is kept for; a value of one repeated letter has the same gram everywhere.
 const MAX_SAME: usize = 4;
 
@@ -83,6 +86,8 @@ struct Indexed {
     secret: u32,
     variant: Variant,
     squeezed: Zeroizing<Vec<u8>>,
+    /// Characters in a row that are a finding.
+    enough: usize,
     /// One byte a character: whether it stands in boilerplate.
     common: Vec<bool>,
 }
@@ -128,8 +133,8 @@ pub(crate) fn squeeze(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 impl GramIndex {
-    /// `None` if no variant is long enough.
-    pub(crate) fn new(variants: Vec<(u32, Variant)>) -> Option<Self> {
+    /// `None` if no variant is long enough. `lengths` are the secrets' own.
+    pub(crate) fn new(variants: Vec<(u32, Variant)>, lengths: &[usize]) -> Option<Self> {
         let common: Vec<Zeroizing<Vec<u8>>> = BOILERPLATE
             .iter()
             .map(|text| squeeze(text.as_bytes()))
@@ -147,10 +152,13 @@ impl GramIndex {
             } else {
                 Vec::new()
             };
+            let length = lengths.get(secret as usize).copied().unwrap_or(1).max(1);
+            let enough = ENOUGH.max(BYTES * squeezed.len() / length);
             indexed.push(Indexed {
                 secret,
                 variant,
                 squeezed,
+                enough,
                 common,
             });
         }
@@ -283,7 +291,7 @@ impl GramIndex {
             // All of a variant is a finding, boilerplate or not.
             let whole = from == 0 && to == indexed.squeezed.len();
             let part = &indexed.squeezed[from..to];
-            if !whole && (before + after < ENOUGH + boilerplate || is_common(part)) {
+            if !whole && (before + after < indexed.enough + boilerplate || is_common(part)) {
                 continue;
             }
             let span = at - before..at + after;

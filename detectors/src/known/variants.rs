@@ -43,6 +43,12 @@ pub(super) fn of(value: &[u8]) -> Vec<Variant> {
     for separator in ["", ":", " ", "-", ",", ", ", ".", "_", "\n"] {
         all.add(&[Via::Hex], encode::joined(value, separator, encode::hex));
     }
+    for separator in ["", ",", ", ", " "] {
+        all.add(
+            &[Via::Hex],
+            encode::joined(value, separator, encode::prefixed_hex),
+        );
+    }
     for separator in [",", ", ", " ", "\n"] {
         all.add(
             &[Via::Decimal],
@@ -110,13 +116,22 @@ impl Variants {
     /// The pairs of encodings that one shell pipeline makes, for pieces too short to be decoded. Deeper nestings, and all others,
     /// are for the decoders.
     fn nested(&mut self, value: &[u8]) {
-        let mut inner: Vec<(Via, Encoded)> = vec![(Via::Hex, encode::joined(value, "", encode::hex))];
+        let mut inner: Vec<(Via, Encoded)> =
+            vec![(Via::Hex, encode::joined(value, "", encode::hex))];
+        // A view takes out the zeros of UTF-16, and with them those of the value.
+        if value.iter().any(|byte| *byte == 0 || *byte >= 0x80) {
+            inner.push((Via::Utf16, encode::wide(value, 2, true)));
+            inner.push((Via::Utf16, encode::wide(value, 2, false)));
+        }
         for before in 0..3 {
             inner.push((Via::Base64, encode::radix(value, before, encode::BASE64)));
         }
         for (via, encoded) in inner {
             for before in 0..3 {
-                self.add(&[Via::Base64, via], encode::radix(&encoded, before, encode::BASE64));
+                self.add(
+                    &[Via::Base64, via],
+                    encode::radix(&encoded, before, encode::BASE64),
+                );
             }
             self.add(&[Via::Hex, via], encode::joined(&encoded, "", encode::hex));
             self.add(&[Via::Reversed, via], encode::reversed(&encoded));

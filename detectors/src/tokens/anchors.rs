@@ -90,10 +90,22 @@ impl Anchor {
             // What is like what it follows is likely: dashes, zeros, digits of a number.
             let again = |at: usize| at > offset && positions[at] == positions[at - 1];
             let last = (offset + POSITIONS).min(length);
-            let cost: f64 = (offset..last).map(|at| if again(at) { weights[at].max(0.5) } else { weights[at] }).product();
+            let cost: f64 = (offset..last)
+                .map(|at| {
+                    if again(at) {
+                        weights[at].max(0.5)
+                    } else {
+                        weights[at]
+                    }
+                })
+                .product();
             // Of windows as rare as each other the one that begins with something rare: the first two symbols are what
             // most places are told by.
-            let cost = cost * (offset..last.min(offset + 2)).map(|at| weights[at]).product::<f64>().sqrt();
+            let cost = cost
+                * (offset..last.min(offset + 2))
+                    .map(|at| weights[at])
+                    .product::<f64>()
+                    .sqrt();
             // One in some hundred places of ordinary text would be a candidate.
             let plain: f64 = weights.iter().skip(offset).take(POSITIONS).product();
             if plain > MAX_COST {

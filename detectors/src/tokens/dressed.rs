@@ -137,7 +137,12 @@ impl TokenEngine {
         }
         // Where the word ends that the token begins in, if it is not too long to be a piece.
         if !state.word.contains(&start) {
-            let length = text.get(start..)?.iter().take(LONG_WORD).take_while(|byte| is_piece(**byte)).count();
+            let length = text
+                .get(start..)?
+                .iter()
+                .take(LONG_WORD)
+                .take_while(|byte| is_piece(**byte))
+                .count();
             state.word = start..start + length;
         }
         let end = state.word.end;

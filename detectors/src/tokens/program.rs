@@ -291,7 +291,11 @@ impl Program {
                 } => {
                     let (min, max) = (*min as usize, *max as usize);
                     // In the other case a run is not remembered, and where it ends does not matter.
-                    let max = if case == Case::Ignored { max.min(min + MORE) } else { max };
+                    let max = if case == Case::Ignored {
+                        max.min(min + MORE)
+                    } else {
+                        max
+                    };
                     let run = classes.run(*set, case, text, at, max, runs);
                     if run < min {
                         return None;

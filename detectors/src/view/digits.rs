@@ -16,20 +16,11 @@ const THREES: usize = 45;
 /// One way to read a part of a run.
 #[derive(Clone, Debug)]
 enum Plan {
-    Base64 {
-        phase: usize,
-    },
-    ReversedBase64 {
-        phase: usize,
-    },
+    Base64 { phase: usize },
+    ReversedBase64 { phase: usize },
     Base58,
-    Binary {
-        phase: usize,
-    },
-    Threes {
-        phase: usize,
-        radix: u32,
-    },
+    Binary { phase: usize },
+    Threes { phase: usize, radix: u32 },
 }
 
 /// The views of one run, one at a time, in one buffer.
@@ -42,13 +33,7 @@ pub(super) struct Views<'a> {
 
 /// `any` and `all` are the [classes](kernel::class) that some and all characters of the run have. A group of digits may begin at any
 /// phase: letters may be glued to it.
-pub(super) fn views(
-    level: Level,
-    run: &[u8],
-    any: u8,
-    all: u8,
-    backwards: bool,
-) -> Views<'_> {
+pub(super) fn views(level: Level, run: &[u8], any: u8, all: u8, backwards: bool) -> Views<'_> {
     let mut plans = Vec::new();
     // Names in capitals have signs between their words.
     let both = any & class::UPPER != 0 && any & class::LOWER != 0;
@@ -159,7 +144,9 @@ pub(super) fn base32(level: Level, run: &[u8]) -> Vec<View> {
         let value = |digit: &u8| match digit {
             b'0'..=b'9' if hex => Some(digit - b'0'),
             b'2'..=b'7' if !hex => Some(digit - b'2' + 26),
-            b'A'..=b'Z' | b'a'..=b'z' => Some((digit | 0x20) - b'a' + if hex { 10 } else { 0 }).filter(|value| *value < 32),
+            b'A'..=b'Z' | b'a'..=b'z' => {
+                Some((digit | 0x20) - b'a' + if hex { 10 } else { 0 }).filter(|value| *value < 32)
+            }
             _ => None,
         };
         // The longest row of digits of this alphabet: what is glued to it may have others.
@@ -173,7 +160,9 @@ pub(super) fn base32(level: Level, run: &[u8]) -> Vec<View> {
             for phase in 0..8 {
                 let mut text = Vec::with_capacity(part.len());
                 for eight in part.get(phase..).unwrap_or_default().chunks(8) {
-                    let number = eight.iter().fold(0_u64, |number, digit| number << 5 | u64::from(value(digit).unwrap_or(0)));
+                    let number = eight.iter().fold(0_u64, |number, digit| {
+                        number << 5 | u64::from(value(digit).unwrap_or(0))
+                    });
                     let number = number << (5 * (8 - eight.len()));
                     text.extend_from_slice(&number.to_be_bytes()[3..3 + eight.len() * 5 / 8]);
                 }
@@ -236,8 +225,16 @@ mod tests {
     fn texts(run: &[u8]) -> Vec<Vec<u8>> {
         let (any, all) = kernel::summary(kernel::level(), run);
         let mut views = views(kernel::level(), run, any, all, false);
-        let texts: Vec<Vec<u8>> = std::iter::from_fn(|| views.next().map(|view| view.text)).collect();
-        [texts, base32(kernel::level(), run).into_iter().map(|view| view.text).collect()].concat()
+        let texts: Vec<Vec<u8>> =
+            std::iter::from_fn(|| views.next().map(|view| view.text)).collect();
+        [
+            texts,
+            base32(kernel::level(), run)
+                .into_iter()
+                .map(|view| view.text)
+                .collect(),
+        ]
+        .concat()
     }
 
     #[test]

@@ -62,7 +62,8 @@ static MAGICS: LazyLock<[(Finder<'static>, Format); 3]> = LazyLock::new(|| {
 /// Whether compressed data with a magic number is in `text`, or such without begins it.
 pub(super) fn is_compressed(text: &[u8], headless_too: bool) -> bool {
     text.len() >= LEAST
-        && (MAGICS.iter().any(|(magic, _)| magic.find(text).is_some()) || headless_too && headless(text, 1).is_some())
+        && (MAGICS.iter().any(|(magic, _)| magic.find(text).is_some())
+            || headless_too && headless(text, 1).is_some())
 }
 
 /// Where compressed data may begin in `text[..swept]`.

@@ -14,7 +14,7 @@ use crate::window::{Engines, Match};
 
 /// Characters of base64 in a row from which on a line may be wrapped, and from which on a run is decoded.
 const WRAPPED: usize = 16;
-const BLOB: usize = 24;
+const BLOB: usize = 20;
 
 /// Hexadecimal digits in a row from which on they are decoded: at most 32.
 const HEX: usize = 32;
@@ -208,6 +208,7 @@ impl<'a, 'm> Reader<'a, 'm> {
         self.runs_done = end.max(start + 1);
         if let Some(region) = wrap::region(self.text, start..end, WRAPPED) {
             self.runs_done = region.end;
+            let region = region.start.saturating_sub(1)..region.end;
             let mut rewriter = Rewriter::new(&self.text[region.clone()]);
             wrap::unwrap(&mut rewriter, WRAPPED);
             self.view(rewriter.finish(), region.start);
@@ -221,7 +222,8 @@ impl<'a, 'm> Reader<'a, 'm> {
         self.base32_runs(start, end);
         // A run that repeats itself is read once: what it stands for repeats itself, too.
         let mut run = &self.text[start..end];
-        if (1..=8).any(|period| run.len() > REPEATED && run[period..] == run[..run.len() - period]) {
+        if (1..=8).any(|period| run.len() > REPEATED && run[period..] == run[..run.len() - period])
+        {
             run = &run[..REPEATED];
         }
         let (any, all) = kernel::summary(self.work.level, run);
@@ -263,7 +265,13 @@ impl<'a, 'm> Reader<'a, 'm> {
     #[inline(never)]
     fn base32_runs(&mut self, start: usize, end: usize) {
         for lower in [false, true] {
-            let parts = self.long_runs(start..end, BASE32, |masks| if lower { masks.alnum & !masks.upper } else { masks.upper | masks.digit });
+            let parts = self.long_runs(start..end, BASE32, |masks| {
+                if lower {
+                    masks.alnum & !masks.upper
+                } else {
+                    masks.upper | masks.digit
+                }
+            });
             for part in parts {
                 for view in digits::base32(self.work.level, &self.text[part.clone()]) {
                     self.decoded(&view, part.start);
@@ -273,7 +281,12 @@ impl<'a, 'm> Reader<'a, 'm> {
     }
 
     /// Runs of at least `least` (16 to 32) bytes of a mask inside of `range`.
-    fn long_runs(&self, range: Range<usize>, least: usize, select: impl Fn(&Masks) -> u64) -> Vec<Range<usize>> {
+    fn long_runs(
+        &self,
+        range: Range<usize>,
+        least: usize,
+        select: impl Fn(&Masks) -> u64,
+    ) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
         for number in range.start / BLOCK..self.masks.len().min(range.end.div_ceil(BLOCK)) {
             let next = self.masks.get(number + 1).map_or(0, &select);
@@ -286,11 +299,19 @@ impl<'a, 'm> Reader<'a, 'm> {
             while starts != 0 {
                 let at = number * BLOCK + starts.trailing_zeros() as usize;
                 starts &= starts - 1;
-                if found.last().is_some_and(|last| at < last.end) || at < range.start || at >= range.end {
+                if found.last().is_some_and(|last| at < last.end)
+                    || at < range.start
+                    || at >= range.end
+                {
                     continue;
                 }
                 let mut end = at + least;
-                while end < range.end && self.masks.get(end / BLOCK).is_some_and(|masks| select(masks) >> (end % BLOCK) & 1 == 1) {
+                while end < range.end
+                    && self
+                        .masks
+                        .get(end / BLOCK)
+                        .is_some_and(|masks| select(masks) >> (end % BLOCK) & 1 == 1)
+                {
                     end += 1;
                 }
                 found.push(at..end.min(range.end));
@@ -305,26 +326,27 @@ impl<'a, 'm> Reader<'a, 'm> {
         let Some(tokens) = &self.engines.tokens else {
             return;
         };
-        let mut done = start;
+        // Up to where each cipher was read.
+        let mut done = [start; 3];
         for number in start / BLOCK..self.masks.len().min(end.div_ceil(BLOCK)) {
             let symbols = self.sweep.symbols.get(number * BLOCK..).unwrap_or_default();
             let mut mask = kernel::candidates_in(self.work.level, symbols, tokens.cipher_anchors());
             while mask != 0 {
                 let at = number * BLOCK + mask.trailing_zeros() as usize;
                 mask &= mask - 1;
-                if at < done || at >= end {
+                if at < start || at >= end {
                     continue;
                 }
-                let (mut region, mut ciphers) = (None, Vec::new());
+                let mut ciphers = [None; 3];
                 tokens.ciphered(&self.sweep.symbols, at, |cipher| {
-                    region = Some(at.saturating_sub(AROUND).max(start)..(at + AROUND).min(end));
-                    ciphers.push(cipher);
+                    let done = &mut done[cipher as usize];
+                    if at >= *done {
+                        *done = at + AROUND / 2;
+                        ciphers[cipher as usize] = Some(cipher);
+                    }
                 });
-                let Some(region) = region else {
-                    continue;
-                };
-                done = at + AROUND / 2;
-                for cipher in ciphers {
+                let region = at.saturating_sub(AROUND).max(start)..(at + AROUND).min(end);
+                for cipher in ciphers.into_iter().flatten() {
                     let text = cipher.read(&self.text[region.clone()]);
                     let view = match cipher.via() {
                         Via::Reversed => View::backwards(text, region.len(), Via::Reversed),
@@ -384,7 +406,11 @@ impl<'a, 'm> Reader<'a, 'm> {
                 continue;
             }
             let (end, kinds) = self.escapes_end(at);
-            let start = self.word_start(at).max(self.escapes_done.min(at));
+            // With the byte before, which a shape may want to be no letter.
+            let start = self
+                .word_start(at)
+                .max(self.escapes_done.min(at))
+                .saturating_sub(1);
             if end >= self.swept {
                 self.cut |= self.swept < self.text.len();
             }
@@ -665,7 +691,8 @@ impl<'a, 'm> Reader<'a, 'm> {
             if start.format.is_guessed() {
                 let Some(left) = self.work.attempts.checked_sub(1) else {
                     if !std::mem::replace(&mut self.work.exceeded, true) {
-                        self.matches.push(super::undecodable(start.at..start.at + 1));
+                        self.matches
+                            .push(super::undecodable(start.at..start.at + 1));
                     }
                     return;
                 };

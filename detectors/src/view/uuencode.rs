@@ -34,7 +34,9 @@ pub(super) fn regions(text: &[u8], swept: usize) -> Vec<Range<usize>> {
     }
     // Whole lines in the midst of a file, whose beginning an earlier window saw.
     for at in LINE.find_iter(near).map(|at| at + 1) {
-        if at < done || line(&text[at..]).is_none_or(|(count, digits)| count != 45 || digits.len() < 60) {
+        if at < done
+            || line(&text[at..]).is_none_or(|(count, digits)| count != 45 || digits.len() < 60)
+        {
             continue;
         }
         let mut end = at;
@@ -43,7 +45,12 @@ pub(super) fn regions(text: &[u8], swept: usize) -> Vec<Range<usize>> {
         }
         done = end;
         // The first line is passed over like that of `begin`.
-        let before = text[..at - 1].iter().rev().take(80).take_while(|byte| **byte != b'\n').count();
+        let before = text[..at - 1]
+            .iter()
+            .rev()
+            .take(80)
+            .take_while(|byte| **byte != b'\n')
+            .count();
         regions.push(at - 1 - before..end);
     }
     regions
