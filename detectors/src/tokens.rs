@@ -197,6 +197,10 @@ impl TokenEngine {
         &self.plain.luts
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what one pass holds, lent piece by piece"
+    )]
     /// Adds what stands in `text`. `sweep` is of `text[..swept]`: no match begins behind it.
     pub(crate) fn find(
         &self,

@@ -33,6 +33,9 @@ const NEAR: usize = 2048;
 /// Letters and digits after the owned bytes that a known secret needs to be told.
 const NEAR_SQUEEZED: usize = 64;
 
+/// Characters of base64 in a row, before that end, from which on more are likely.
+const LONG_DIGITS: usize = 64;
+
 /// Findings of one input before the rest is given up, with a structural finding that says so. A request
 /// that holds this many will not be let through by looking for more.
 const MAX_FINDINGS: usize = 1024;
@@ -194,6 +197,16 @@ impl Engines {
             .take(NEAR_SQUEEZED)
             .count()
             < NEAR_SQUEEZED
+        {
+            near = text.len();
+        }
+        // Long digits are read to the end of the window at once.
+        let last = text
+            .get(near.saturating_sub(LONG_DIGITS)..near)
+            .unwrap_or_default();
+        if last
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_'))
         {
             near = text.len();
         }

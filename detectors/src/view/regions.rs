@@ -217,6 +217,8 @@ impl<'a, 'm> Reader<'a, 'm> {
         if end - start < BLOB {
             return;
         }
+        // Digits of several layers may go on for longer than was swept.
+        self.cut |= end >= self.swept && self.swept < self.text.len();
         self.ciphers(start, end);
         self.hex_runs(start, end);
         self.base32_runs(start, end);
