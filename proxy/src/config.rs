@@ -180,7 +180,7 @@ pub struct Git {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dlp {
-    /// `token_patterns`, `known_secrets`, `entropy`; the default is the first two. `false` switches all off.
+    /// `token_patterns`, `known_secrets`, `undecodable`, `entropy`; the default is the first three. `false` switches all off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbound_detectors: Option<Detectors>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

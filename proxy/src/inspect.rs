@@ -31,6 +31,7 @@ impl Scanners {
         let all = Detectors {
             token_patterns: true,
             known_secrets: true,
+            undecodable: true,
             entropy: false,
         };
         let mut sets = HashMap::new();
@@ -50,6 +51,11 @@ impl Scanners {
                     .token_patterns(set.token_patterns)
                     .known_secrets(known)
                     .entropy(set.entropy)
+                    .undecodable(if set.undecodable {
+                        Severity::Block
+                    } else {
+                        Severity::Warn
+                    })
                     .build()?;
                 slot.insert(scanner);
             }

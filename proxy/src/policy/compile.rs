@@ -56,7 +56,7 @@ pub enum Problem {
     Oversize,
 }
 
-const KNOWN: [&str; 3] = ["token_patterns", "known_secrets", "entropy"];
+const KNOWN: [&str; 4] = ["token_patterns", "known_secrets", "undecodable", "entropy"];
 
 impl Policy {
     /// Parses every route or none.
@@ -161,6 +161,7 @@ fn detectors(raw: Option<&config::Detectors>) -> Result<Detectors, Problem> {
             return Ok(Detectors {
                 token_patterns: true,
                 known_secrets: true,
+                undecodable: true,
                 entropy: false,
             });
         }
@@ -186,6 +187,7 @@ fn detectors(raw: Option<&config::Detectors>) -> Result<Detectors, Problem> {
     Ok(Detectors {
         token_patterns: has("token_patterns"),
         known_secrets: has("known_secrets"),
+        undecodable: has("undecodable"),
         entropy: has("entropy"),
     })
 }

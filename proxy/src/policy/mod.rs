@@ -47,6 +47,8 @@ pub struct Route {
 pub struct Detectors {
     pub token_patterns: bool,
     pub known_secrets: bool,
+    /// What cannot be decoded within bounds blocks; otherwise it only warns.
+    pub undecodable: bool,
     pub entropy: bool,
 }
 

@@ -754,6 +754,38 @@ async fn a_route_may_switch_detectors_off() {
 }
 
 #[tokio::test]
+async fn an_archive_that_cannot_be_read_to_its_end_is_blocked_unless_the_route_lets_it() {
+    let mut state = 1_u64;
+    let noise: Vec<u8> = (0..200_000)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            b"0123456789abcdefghijklmnopqrstuvwxyz .,\n"[(state >> 40) as usize % 40]
+        })
+        .collect();
+    let archive = gzip(&noise);
+    assert!(archive.len() > 100_000);
+    let head = format!(
+        "POST /upload HTTP/1.1\r\nHost: HOST\r\nContent-Type: application/gzip\r\nContent-Length: {}\r\n\r\n",
+        archive.len()
+    );
+    let request = [head.as_bytes(), &archive].concat();
+    for (detectors, status) in [
+        (json!({}), 403),
+        (
+            json!({"outbound_detectors": ["token_patterns", "known_secrets"]}),
+            200,
+        ),
+    ] {
+        let world = World::policy(&dlp(detectors)).await;
+        let answer = world.raw(&request).await.unwrap();
+        assert_eq!(answer.status, status, "{}", world.sidecar.audit_text());
+        assert!(world.sidecar.audit_text().contains("undecodable"));
+    }
+}
+
+#[tokio::test]
 async fn oversize_bodies() {
     let world = World::policy(&dlp(json!({"max_request_bytes": 1000}))).await;
     for head in ["Content-Length: 1001", "Transfer-Encoding: chunked"] {

@@ -429,7 +429,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["b.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "q.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     // Minified scripts are full of `s.` and an identifier, so one digit is asked for, or letters of one case only.
-    rule("vault-token-legacy", "Vault token (before 1.10)", r"\b[rs]\.(?:[A-Z0-9][A-Za-z0-9]{23}|[a-z0-9]{24}|[a-z][0-9][A-Za-z0-9]{22}|[a-z][A-Za-z][0-9][A-Za-z0-9]{21}|[a-z][A-Za-z]{2}[0-9][A-Za-z0-9]{20})\b", "HashiCorp Vault docs, Tokens before 1.10; identifiers of that length have neither digits nor one case only")
+    rule("vault-token-legacy", "Vault token (before 1.10)", r"\b[rs]\.(?:[0-9][A-Za-z0-9]{23}|[A-Z]{24}|[a-z]{24}|[A-Za-z][0-9][A-Za-z0-9]{22}|[A-Za-z]{2}[0-9][A-Za-z0-9]{21}|[A-Za-z]{3}[0-9][A-Za-z0-9]{20})\b", "HashiCorp Vault docs, Tokens before 1.10; identifiers of that length have neither digits nor one case only")
         .positive(&[
             "r.0AAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "r.aaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
