@@ -24,8 +24,10 @@ pub(super) fn views(text: &[u8]) -> Vec<View> {
         return views;
     }
     for radix in [Radix::Hex, Radix::Decimal, Radix::Octal, Radix::Binary] {
-        let mut rewriter = Rewriter::new(text);
-        if read(text, radix, &mut rewriter) >= LEAST {
+        // Counted first: most numbers are no bytes.
+        if read(text, radix, None) >= LEAST {
+            let mut rewriter = Rewriter::new(text);
+            read(text, radix, Some(&mut rewriter));
             views.extend(rewriter.finish());
         }
     }
@@ -65,8 +67,8 @@ fn has_row(text: &[u8]) -> bool {
     false
 }
 
-/// Writes each row of numbers as the bytes that they are. Returns the longest row's length.
-fn read(text: &[u8], radix: Radix, rewriter: &mut Rewriter<'_>) -> usize {
+/// Writes each row of numbers as the bytes that they are, if asked to. Returns the longest row's length.
+fn read(text: &[u8], radix: Radix, mut rewriter: Option<&mut Rewriter<'_>>) -> usize {
     let via = match radix {
         Radix::Hex => Via::Hex,
         Radix::Decimal => Via::Decimal,
@@ -101,7 +103,9 @@ fn read(text: &[u8], radix: Radix, rewriter: &mut Rewriter<'_>) -> usize {
         row = if from == start { count } else { row + count };
         end = at;
         longest = longest.max(row);
-        rewriter.replace(from..at, &bytes[..count], via);
+        if let Some(rewriter) = &mut rewriter {
+            rewriter.replace(from..at, &bytes[..count], via);
+        }
     }
     longest
 }
