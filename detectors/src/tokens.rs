@@ -279,13 +279,10 @@ impl TokenEngine {
                     matches,
                 );
             }
-        } else if program.strong && !state.plain_only && start >= state.dressed_until {
+        } else if program.strong && !state.plain_only {
             let dressed = self.dressed(program, text, start, runs, state, budget);
             if let Some((span, via)) = dressed.filter(|(span, _)| !is_beside_base64(text, span)) {
                 self.add(text, program.rule, span, via, &mut state.last, matches);
-            } else {
-                // The next attempt costs as much again, so it is not made at the very next byte.
-                state.dressed_until = start + 2;
             }
         }
     }
@@ -404,7 +401,6 @@ fn is_proof(check: fn(&[u8]) -> bool, token: &[u8]) -> bool {
 struct State {
     /// For each rule where its last match ended, so that one run of text is one match.
     last: Vec<(u16, usize)>,
-    dressed_until: usize,
     /// The word that was measured last.
     word: Range<usize>,
     /// The text was made by a cipher, and is not read in yet another way.
@@ -417,6 +413,52 @@ pub(crate) const GENERIC: u32 = 1 << 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strong_tokens_are_found_in_the_other_case() {
+        let engine = TokenEngine::new(true, &UserRules::default()).unwrap();
+        let strong: std::collections::BTreeSet<u16> = engine
+            .programs
+            .iter()
+            .filter(|program| program.strong)
+            .map(|program| program.rule)
+            .collect();
+        // A row is strong if all its ways are.
+        let all = |rule: &u16| {
+            engine
+                .programs
+                .iter()
+                .filter(|program| program.rule == *rule)
+                .all(|program| program.strong)
+        };
+        let rows: Vec<u16> = strong.into_iter().filter(all).collect();
+        assert!(rows.len() > 100, "{} rows", rows.len());
+        let scanner =
+            crate::Scanner::of_tokens(TokenEngine::new(true, &UserRules::default()).unwrap());
+        let mut missed = Vec::new();
+        for row in rows {
+            let rule = TOKEN_RULES[usize::from(row)];
+            for token in rule.positive {
+                let swapped: String = token
+                    .chars()
+                    .map(|c| {
+                        if c.is_ascii_lowercase() {
+                            c.to_ascii_uppercase()
+                        } else {
+                            c.to_ascii_lowercase()
+                        }
+                    })
+                    .collect();
+                if scanner
+                    .scan(&crate::Location::Body, swapped.as_bytes())
+                    .is_empty()
+                {
+                    missed.push(format!("{}: {swapped}", rule.id));
+                }
+            }
+        }
+        assert!(missed.is_empty(), "{missed:#?}");
+    }
 
     #[test]
     fn every_row_compiles() {

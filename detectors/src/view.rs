@@ -46,6 +46,9 @@ const MAX_INFLATED: usize = 4;
 /// Bytes of pieces of tokens that are put together in one window, as a multiple of its own.
 const MAX_JOINED: usize = 1;
 
+/// Members with a magic number that are inflated, in one window.
+const MAX_MEMBERS: usize = 256;
+
 /// Attempts to inflate what only looks like compressed data, in one window.
 const MAX_ATTEMPTS: usize = 160;
 
@@ -58,6 +61,8 @@ pub(crate) struct Work {
     level: Level,
     viewed: usize,
     inflated: usize,
+    /// Members that may still be inflated.
+    members: usize,
     /// Attempts to inflate what has no magic number that may still be made.
     attempts: usize,
     /// Bytes of pieces that may still be put together.
@@ -78,6 +83,7 @@ impl Work {
             level,
             viewed: MAX_VIEWED * window + FREE,
             inflated: MAX_INFLATED * window + FREE,
+            members: MAX_MEMBERS,
             attempts: MAX_ATTEMPTS,
             joined: MAX_JOINED * window + FREE,
             ciphered: false,
@@ -96,7 +102,6 @@ struct Scratch {
 }
 
 thread_local! {
-
     /// As many as texts are nested.
     static SCRATCH: RefCell<Vec<Scratch>> = const { RefCell::new(Vec::new()) };
 }
@@ -139,7 +144,9 @@ pub(crate) fn examine(
         known.find(text, near.len(), sweep, squeezed, matches);
     }
     let mut cut = false;
-    if depth < MAX_DEPTH {
+    // At the greatest depth no view is read any more, and one that would be is a bound that was reached. Beneath a cipher
+    // only the tokens themselves are looked for.
+    if !work.ciphered {
         cut = regions::Reader::new(engines, text, near.len(), sweep, depth, work, matches).read();
     }
     SCRATCH.with_borrow_mut(|pool| pool.push(scratch));
@@ -177,7 +184,8 @@ fn examine_view(
     if view.text.is_empty() {
         return;
     }
-    let Some(left) = work.viewed.checked_sub(view.text.len()) else {
+    let left = work.viewed.checked_sub(view.text.len());
+    let Some(left) = left.filter(|_| depth < MAX_DEPTH) else {
         exceed(view, start, work, matches);
         return;
     };
@@ -212,10 +220,13 @@ fn exceed(view: &View, start: usize, work: &mut Work, matches: &mut Vec<Match>) 
     matches.push(undecodable(start + span.start..start + span.end));
 }
 
+/// The rule of what could not be decoded to its end.
+pub(crate) const UNDECODABLE: RuleId = RuleId("undecodable");
+
 /// What could not be decoded to its end.
 pub(crate) fn undecodable(span: Range<usize>) -> Match {
     Match {
-        rule: RuleId("undecodable"),
+        rule: UNDECODABLE,
         severity: Severity::Block,
         credential: "Data that cannot be decoded within bounds".into(),
         span,

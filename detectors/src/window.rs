@@ -71,6 +71,8 @@ pub(crate) struct History {
     recent: Vec<(RuleId, Box<str>, Range<u64>)>,
     reported: usize,
     entropy: entropy::History,
+    /// Whether it was reported that not everything was decoded.
+    undecodable: bool,
     /// Bytes that engines were run over.
     steps: usize,
 }
@@ -121,11 +123,18 @@ impl Engines {
         }
         let mut matches = Vec::new();
         history.steps += self.examine(&window, &mut matches);
-        for found in &mut matches {
-            if found.rule.0 == "undecodable" {
-                found.severity = self.undecodable;
+        matches.retain_mut(|found| {
+            if found.rule != view::UNDECODABLE {
+                return true;
             }
-        }
+            found.severity = self.undecodable;
+            // It is about all of the window, wherever in it the bound was reached. Once an input is enough: a second one
+            // would say the same.
+            let last = window.own.end.saturating_sub(1);
+            found.span.start = found.span.start.clamp(window.own.start, last);
+            found.span.end = found.span.end.max(found.span.start + 1);
+            !std::mem::replace(&mut history.undecodable, true)
+        });
         if self.entropy {
             entropy::find(&window, &mut history.entropy, &mut matches);
         }

@@ -59,3 +59,112 @@ fn wrapped_encodings_with_a_short_last_line() {
         }
     }
 }
+
+/// Many beginnings of tokens in pieces used up what may be put together, and the finding of that lay outside of what its
+/// window reports.
+#[test]
+fn a_bound_is_reported_wherever_its_window_lies() {
+    let decoys = "glpat-a\",\"b\",\"c\", ".repeat(3_500);
+    let token = format!("glpat-{}\" + \"{}", "A".repeat(9), "b3".repeat(8));
+    for offset in [0, 66_000, 200_000] {
+        let body = [
+            vec![b'.'; offset],
+            decoys.as_bytes().to_vec(),
+            token.clone().into_bytes(),
+        ]
+        .concat();
+        assert!(found(&body), "at {offset}");
+    }
+}
+
+/// Only the first so many magic numbers were looked at, and nothing said so.
+#[test]
+fn a_member_behind_many_false_ones() {
+    use std::io::Write;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(format!("key {KEY} is the one").as_bytes())
+        .unwrap();
+    let member = gzip.finish().unwrap();
+    for false_ones in [0, 1, 63, 64, 65, 1_000] {
+        let body = [b"\x1F\x8B\x08\xFF\x01 ".repeat(false_ones), member.clone()].concat();
+        assert!(found(&body), "{false_ones} false ones");
+    }
+}
+
+/// Numbers with a percent sign between were taken for escapes alone.
+#[test]
+fn numbers_between_percent_signs() {
+    for separator in ["%", "=", "&"] {
+        for token in [KEY, SECRET] {
+            let list: Vec<String> = token.bytes().map(|byte| byte.to_string()).collect();
+            assert!(found(list.join(separator).as_bytes()), "{separator}");
+        }
+    }
+}
+
+/// What was nested deeper than is read passed without a word.
+#[test]
+fn a_nesting_deeper_than_is_read_is_a_finding() {
+    let mut nested = format!("the key is {KEY}, and that is all of it");
+    for depth in 1..12 {
+        nested = BASE64_STANDARD.encode(&nested);
+        assert!(found(nested.as_bytes()), "{depth} deep");
+    }
+}
+
+/// Base 85 beside a long row of small letters did not look like base 85.
+#[test]
+fn base85_beside_letters() {
+    // `ascii85` of `key ` and the key above, padded to a whole group.
+    let text = format!("the first key of all is {KEY}, the rest is not one");
+    let ascii85: Vec<u8> = text
+        .as_bytes()
+        .chunks_exact(4)
+        .flat_map(|four| {
+            let mut number = u32::from_be_bytes([four[0], four[1], four[2], four[3]]);
+            let mut five = [0; 5];
+            for digit in five.iter_mut().rev() {
+                *digit = b'!' + (number % 85) as u8;
+                number /= 85;
+            }
+            five
+        })
+        .collect();
+    for letters in [0, 5, 100, 2_000] {
+        let body = [b"a".repeat(letters), ascii85.clone(), b"a".repeat(letters)].concat();
+        assert!(found(&body), "{letters} letters");
+    }
+}
+
+/// An archive that a route lets through with a warning made a finding in each window, and these added up to a block.
+#[test]
+fn a_long_archive_is_one_finding() {
+    let mut state = 7_u64;
+    let member: Vec<u8> = [
+        b"PK\x03\x04\x14\0\0\0\x08\0\0\0\0\0\0\0\0\0\x10\0\0\0\x10\0\0\0\x01\0\0\0a".to_vec(),
+        {
+            use std::io::Write;
+            let noise: Vec<u8> = (0..200_000)
+                .map(|_| {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    b"0123456789abcdefghijklmnopqrstuvwxyz .,\n"[(state >> 40) as usize % 40]
+                })
+                .collect();
+            let mut deflate =
+                flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+            deflate.write_all(&noise).unwrap();
+            deflate.finish().unwrap()
+        },
+    ]
+    .concat();
+    let scanner = Scanner::builder()
+        .token_patterns(true)
+        .undecodable(detectors::Severity::Warn)
+        .build()
+        .unwrap();
+    let findings = scanner.scan(&Location::Body, &member.repeat(12));
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].severity, detectors::Severity::Warn);
+}

@@ -327,16 +327,8 @@ pub(super) fn placeholder_password(text: &[u8]) -> bool {
     let first = password.first();
     let one_letter = password.iter().all(|byte| Some(byte) == first)
         && first.is_some_and(|byte| b"*x.X_-".contains(byte));
-    // What a program or a reader fills in: `${NAME}`, `$NAME`, `{name}`, `<name>`, `%s`, `%(name)s`.
-    let is_name = |rest: &[u8]| {
-        rest.iter()
-            .all(|byte| byte.is_ascii_uppercase() || *byte == b'_')
-    };
-    let filled_in = match password {
-        [b'$', b'{' | b'(', ..] | [b'{' | b'<', ..] | [b'%', b's' | b'(' | b'd' | b'{', ..] => true,
-        [b'$', rest @ ..] => is_name(rest),
-        _ => false,
-    };
+    // The name of a shell variable.
+    let filled_in = matches!(password, [b'$', rest @ ..] if rest.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_'));
     one_letter || filled_in || WORDS.iter().any(|word| password.eq_ignore_ascii_case(word))
 }
 

@@ -104,7 +104,7 @@ impl Cipher {
 const MAX_PIECES: usize = 768;
 
 /// Characters after the least of a token that are put together.
-const MORE: usize = 64;
+const MORE: usize = 512;
 
 /// Characters in a row that are more than a piece.
 const LONG_WORD: usize = 4096;

@@ -53,7 +53,7 @@ pub(crate) enum Case {
     Ignored,
 }
 
-/// For each class the run of its bytes that was measured last, so that a text is walked once a class, however many
+/// For each class, and for it in either case, the run of its bytes that was measured last, so that a text is walked once a class, however many
 /// candidates stand in a run.
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
@@ -63,7 +63,7 @@ pub(crate) struct Runs {
 impl Runs {
     pub(crate) fn reset(&mut self, classes: &Classes) {
         self.runs.clear();
-        self.runs.resize(classes.sets.len(), 0..0);
+        self.runs.resize(2 * classes.sets.len(), 0..0);
     }
 }
 
@@ -110,10 +110,10 @@ impl Classes {
                 .take_while(|byte| table[usize::from(**byte)] & wanted != 0)
                 .count()
         };
-        if case == Case::Ignored {
-            return count(at, max);
-        }
-        let Some(known) = runs.runs.get_mut(usize::from(set)) else {
+        let Some(known) = runs
+            .runs
+            .get_mut(2 * usize::from(set) + usize::from(case == Case::Ignored))
+        else {
             return count(at, max);
         };
         if !(known.start <= at && at < known.end) {
@@ -126,9 +126,6 @@ impl Classes {
 
 /// Matches at one place of random base64url, above which a shape says nothing inside of it.
 const MAX_CHANCE: f64 = 1e-12;
-
-/// Characters after the least that are matched in the other case.
-const MORE: usize = 64;
 
 /// Characters on either side of a match that make it a part of something longer.
 const BLOB: usize = 24;
@@ -290,12 +287,6 @@ impl Program {
                     try_shorter,
                 } => {
                     let (min, max) = (*min as usize, *max as usize);
-                    // In the other case a run is not remembered, and where it ends does not matter.
-                    let max = if case == Case::Ignored {
-                        max.min(min + MORE)
-                    } else {
-                        max
-                    };
                     let run = classes.run(*set, case, text, at, max, runs);
                     if run < min {
                         return None;

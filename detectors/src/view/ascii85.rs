@@ -27,22 +27,6 @@ pub(super) static ALPHABETS: [Alphabet; 3] = [
     ),
 ];
 
-/// Whether the kinds of characters are mixed as in base 85, where 26 in 85 are capitals, as many small letters, 10 digits
-/// and 23 signs, within a factor of two or so. Code and markup have few capitals and hardly a digit.
-pub(super) fn is_likely(text: &[u8]) -> bool {
-    let count = |kind: fn(&u8) -> bool| text.iter().filter(|byte| kind(byte)).count();
-    let length = text.len();
-    let capitals = count(u8::is_ascii_uppercase);
-    let (small, digits) = (count(u8::is_ascii_lowercase), count(u8::is_ascii_digit));
-    let signs = length - capitals - small - digits;
-    let least = |part: usize| length * part / 85;
-    capitals >= least(13)
-        && small >= least(13)
-        && signs >= least(11)
-        && digits >= least(2)
-        && signs <= least(45)
-}
-
 /// The value of each character, or [`NONE`].
 #[derive(Debug)]
 pub(super) struct Alphabet([u8; 128]);

@@ -13,9 +13,6 @@ const LEAST: usize = 12;
 /// Inflated bytes from which on data that breaks off was compressed and not random.
 const SURE: usize = 64;
 
-/// Members of one text that are inflated.
-const MAX_MEMBERS: usize = 64;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Gzip,
@@ -74,7 +71,7 @@ pub(super) fn starts(text: &[u8], swept: usize, depth: u8) -> Vec<Start> {
         return starts;
     }
     for (magic, kind) in MAGICS.iter() {
-        for at in magic.find_iter(near).take(MAX_MEMBERS) {
+        for at in magic.find_iter(near) {
             let format = match kind {
                 Format::Zip(_) => match zip_header(&text[at..]) {
                     Some(length) => Format::Zip(length),
