@@ -10,12 +10,18 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod columns;
+mod gates;
 mod portable;
 mod table;
 
 use std::sync::LazyLock;
 
-pub(crate) use table::{SYMBOLS, class, symbol};
+use columns::Columns;
+pub(crate) use columns::{Blocks, Masks};
+use gates::Gates;
+pub(crate) use gates::{gate, is_numbers};
+pub(crate) use table::{BASE64, BASE85_ALPHABETS, NO_DIGIT, SYMBOLS, class, symbol};
 
 /// Bytes that the masks of one [`Masks`] are about.
 pub(crate) const BLOCK: usize = 64;
@@ -23,39 +29,11 @@ pub(crate) const BLOCK: usize = 64;
 /// Positions in a row that an [anchor](Luts) tells.
 pub(crate) const POSITIONS: usize = 4;
 
-/// What one 64-byte block of a text holds: bit `i` is about byte `i`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct Masks {
-    /// `[A-Za-z0-9]`.
-    pub(crate) alnum: u64,
-    /// `[A-Z]`.
-    pub(crate) upper: u64,
-    /// `[A-Za-z0-9_+/-]`: base64 of either alphabet.
-    pub(crate) wide: u64,
-    /// `[0-9A-Fa-f]`.
-    pub(crate) hex: u64,
-    /// `%` and `=`.
-    pub(crate) lead: u64,
-    pub(crate) backslash: u64,
-    /// What makes an escape of a backslash before it.
-    pub(crate) escaped: u64,
-    pub(crate) ampersand: u64,
-    /// White space and quotes.
-    pub(crate) gap: u64,
-    /// Bytes above 0x7F.
-    pub(crate) high: u64,
-    /// Bytes from 0x80 to 0xBF: what continues a character in UTF-8.
-    pub(crate) continued: u64,
-    /// `[0-9]`.
-    pub(crate) digit: u64,
-    pub(crate) zero: u64,
-}
-
 /// What one pass over a text tells of it; kept from text to text, so that nothing is allocated for the next.
 #[derive(Debug, Default)]
 pub(crate) struct Sweep {
-    pub(crate) masks: Vec<Masks>,
+    columns: Columns,
+    pub(crate) gates: Gates,
     /// The letters and digits alone, letters in lower case.
     pub(crate) squeezed: Vec<u8>,
     /// For each block, how many letters and digits stand before it.
@@ -66,6 +44,30 @@ pub(crate) struct Sweep {
     pub(crate) candidates: Vec<u64>,
 }
 
+impl Sweep {
+    fn find_candidates(&mut self, level: Level, luts: &Luts, blocks: usize) {
+        let covers = [
+            &self.gates.begins[..blocks],
+            &self.gates.covers[..blocks],
+            &self.gates.edges[..blocks],
+        ];
+        let masks = &mut self.candidates[..blocks];
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => {
+                // SAFETY: `levels` gives this level only where the features are there.
+                unsafe { avx512::candidates(&self.symbols, covers, luts, masks) }
+            }
+            _ => portable::candidates(&self.symbols, covers, luts, masks),
+        }
+    }
+
+    /// The masks of the text that was swept, of `length` bytes.
+    pub(crate) fn blocks(&self, length: usize) -> Blocks<'_> {
+        Blocks::new(&self.columns, length.div_ceil(BLOCK))
+    }
+}
+
 /// A vector's width of room behind what a loop writes.
 const SLACK: usize = 64;
 
@@ -73,8 +75,8 @@ impl Sweep {
     fn reset(&mut self, length: usize) {
         let blocks = length.div_ceil(BLOCK);
         // Grown and never shrunk: what lies behind the lengths given is not read.
-        if self.masks.len() < blocks {
-            self.masks.resize(blocks, Masks::default());
+        self.columns.reserve(blocks);
+        if self.squeezed_before.len() < blocks {
             self.squeezed_before.resize(blocks, 0);
             self.candidates.resize(blocks, 0);
             self.symbols.resize(blocks * BLOCK + SLACK, symbol::OTHER);
@@ -86,29 +88,60 @@ impl Sweep {
 /// For each of [`POSITIONS`] and each set of eight buckets: which buckets a symbol fits.
 ///
 /// `luts[set][position][symbol]`. A position of the text is a candidate if some bucket fits all four symbols that
-/// begin there.
+/// begin there, and the place is one for the bucket's [kind](Kind).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Luts {
-    sets: Vec<[[u8; 64]; POSITIONS]>,
-    /// The same, all sets of a symbol as one word.
-    words: Vec<[u64; 64]>,
+    kinds: [Vec<[[u8; 64]; POSITIONS]>; Kind::ALL.len()],
+    /// The same, all sets of a kind and a symbol as one word.
+    words: [Vec<[u64; 64]>; Kind::ALL.len()],
 }
 
-/// More sets would no longer fit into the registers.
-pub(crate) const MAX_SETS: usize = 6;
+/// Where an anchor may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Anywhere,
+    /// No letter, digit or `_` stands before it.
+    AtBegin,
+    /// Its last symbol is in a row of 16 base64 characters.
+    InRow,
+    /// Both.
+    InRowAtBegin,
+    /// In such a row, and not far from where it begins or ends.
+    AtEdge,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Anywhere,
+        Self::AtBegin,
+        Self::InRow,
+        Self::InRowAtBegin,
+        Self::AtEdge,
+    ];
+}
+
+/// Sets of eight buckets of one kind, at most: as many as fit a word.
+pub(crate) const MAX_SETS: usize = 8;
 
 impl Luts {
-    pub(crate) fn new(sets: Vec<[[u8; 64]; POSITIONS]>) -> Self {
-        assert!(sets.len() <= MAX_SETS, "the anchors are put into few sets");
-        let mut words = vec![[0_u64; 64]; POSITIONS];
-        for (set, luts) in sets.iter().enumerate() {
-            for (word, lut) in words.iter_mut().zip(luts) {
-                for (to, from) in word.iter_mut().zip(lut) {
-                    *to |= u64::from(*from) << (8 * set);
+    /// The sets of each [`Kind`].
+    pub(crate) fn new(kinds: [Vec<[[u8; 64]; POSITIONS]>; Kind::ALL.len()]) -> Self {
+        assert!(
+            kinds.iter().all(|sets| sets.len() <= MAX_SETS),
+            "the anchors are put into few sets"
+        );
+        let words = kinds.each_ref().map(|sets| {
+            let mut words = vec![[0_u64; 64]; POSITIONS];
+            for (set, luts) in sets.iter().enumerate() {
+                for (word, lut) in words.iter_mut().zip(luts) {
+                    for (to, from) in word.iter_mut().zip(lut) {
+                        *to |= u64::from(*from) << (8 * set);
+                    }
                 }
             }
-        }
-        Self { sets, words }
+            words
+        });
+        Self { kinds, words }
     }
 }
 
@@ -141,6 +174,7 @@ pub(crate) fn levels() -> Vec<Level> {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("avx512vbmi2")
+            && is_x86_feature_detected!("avx512vpopcntdq")
             && is_x86_feature_detected!("bmi2")
             && is_x86_feature_detected!("popcnt")
         {
@@ -157,11 +191,14 @@ pub(crate) fn level() -> Level {
 /// Classifies `text`, squeezes it, and finds its candidates. Returns how long the squeezed text is.
 pub(crate) fn sweep(level: Level, text: &[u8], luts: &Luts, sweep: &mut Sweep) -> usize {
     sweep.reset(text.len());
+    let blocks = text.len().div_ceil(BLOCK);
+    sweep.columns.end(blocks);
     match level {
         Level::Portable => {
             let length = portable::classify(text, sweep);
             pad(text.len(), sweep);
-            portable::candidates(text.len(), luts, sweep);
+            gates::fill(&sweep.columns, blocks, &mut sweep.gates);
+            sweep.find_candidates(level, luts, blocks);
             length
         }
         #[cfg(target_arch = "x86_64")]
@@ -169,7 +206,9 @@ pub(crate) fn sweep(level: Level, text: &[u8], luts: &Luts, sweep: &mut Sweep) -
             // SAFETY: `levels` gives this level only where the features are there.
             let length = unsafe { avx2::classify(text, sweep) };
             pad(text.len(), sweep);
-            portable::candidates(text.len(), luts, sweep);
+            // SAFETY: as above.
+            unsafe { avx2::gates(&sweep.columns, blocks, &mut sweep.gates) };
+            sweep.find_candidates(level, luts, blocks);
             length
         }
         #[cfg(target_arch = "x86_64")]
@@ -178,13 +217,14 @@ pub(crate) fn sweep(level: Level, text: &[u8], luts: &Luts, sweep: &mut Sweep) -
             let length = unsafe { avx512::classify(text, sweep) };
             pad(text.len(), sweep);
             // SAFETY: as above.
-            unsafe { avx512::candidates(text.len(), luts, sweep) };
+            unsafe { avx512::gates(&sweep.columns, blocks, &mut sweep.gates) };
+            sweep.find_candidates(level, luts, blocks);
             length
         }
     }
 }
 
-/// Where in the block of 64 symbols that `symbols` begins with an anchor may begin.
+/// Where in the block of 64 symbols that `symbols` begins with an anchor may begin, in a row or not.
 pub(crate) fn candidates_in(level: Level, symbols: &[u8], luts: &Luts) -> u64 {
     match level {
         #[cfg(target_arch = "x86_64")]
@@ -241,6 +281,48 @@ fn has_row(before: u64, mask: u64) -> bool {
     let eight = four & four >> 4;
     const { assert!(READABLE == 14) };
     eight & eight >> 6 != 0
+}
+
+/// For each place of a base64 group, where in `block`, of at most 64 bytes, a digit stands there without setting the high bit of a
+/// byte: `[i]` has bit `j` if `block[j]` is a digit that may be number `i` of four that stand for ASCII.
+pub(crate) fn base64_bits(level: Level, block: &[u8]) -> [u64; 4] {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx512::base64_bits(block) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx2::base64_bits(block) }
+        }
+        Level::Portable => portable::base64_bits(block),
+    }
+}
+
+/// For each dialect of base 85 where in a block its digits stand, and where those that text may begin a group with.
+pub(crate) type Base85Bits = [(u64, u64); 3];
+
+pub(crate) fn base85_bits(level: Level, block: &[u8]) -> Base85Bits {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx512::base85_bits(block) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx2::base85_bits(block) }
+        }
+        Level::Portable => portable::base85_bits(block),
+    }
+}
+
+/// What a few base64 digits stand for; returns how many bytes those are.
+pub(crate) fn base64_some(digits: &[u8], output: &mut [u8]) -> usize {
+    portable::base64_some(digits, output)
 }
 
 /// Appends what `digits`, base64 of either alphabet and of nothing else, stand for. Digits after the last whole byte are

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::finding::{Confidence, RuleId, Severity, Via};
 use crate::kernel::{BLOCK, Sweep};
 use crate::window::Match;
-use exact::ExactIndex;
+pub(crate) use exact::ExactIndex;
 use grams::{ENOUGH, GramIndex, Hit, squeeze};
 
 /// Below this many bytes chance matches would block clean traffic.
@@ -148,9 +148,11 @@ impl KnownIndex {
                 }
             });
         }
-        if let Some(exact) = &self.exact {
-            exact.find(text.get(..swept).unwrap_or_default(), matches);
-        }
+    }
+
+    /// The variants that are looked for as they stand.
+    pub(crate) fn exact(&self) -> Option<&ExactIndex> {
+        self.exact.as_ref()
     }
 }
 
@@ -177,7 +179,7 @@ fn unsqueezed(text: &[u8], swept: usize, sweep: &Sweep, hit: &Hit<'_>) -> Range<
         let block = before
             .partition_point(|count| *count as usize <= squeezed)
             .saturating_sub(1);
-        let mut mask = sweep.masks.get(block).map_or(0, |masks| masks.alnum);
+        let mut mask = sweep.blocks(swept).at(block).alnum;
         for _ in 0..squeezed.saturating_sub(before.get(block).copied().unwrap_or(0) as usize) {
             mask &= mask.wrapping_sub(1);
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::finding::{Finding, Location, RuleId, Severity};
-use crate::kernel::{self, Level, Luts};
+use crate::kernel::{self, Level};
 use crate::known::{KnownIndex, KnownSecret};
 use crate::stream::Stream;
-use crate::tokens::{ShapeError, TokenEngine, UserRules};
+use crate::tokens::{Anchors, ShapeError, TokenEngine, UserRules};
 use crate::window::{BLOCK, Engines, History, LOOK_AHEAD, windows};
 
 /// A set of detectors, built once and shared by every connection; a clone is a reference count.
@@ -65,6 +65,16 @@ impl Scanner {
         level: Level,
     ) -> Self {
         let longest = known.as_ref().map_or(0, KnownIndex::longest);
+        let mut anchors = Vec::new();
+        if let Some(tokens) = &tokens {
+            anchors.extend_from_slice(tokens.anchors());
+        }
+        if let Some(exact) = known.as_ref().and_then(KnownIndex::exact) {
+            anchors.extend_from_slice(exact.anchors());
+        }
+        if let Some(tokens) = &tokens {
+            anchors.extend(tokens.ciphered().iter().map(|(anchor, _)| *anchor));
+        }
         Self {
             engines: Arc::new(Engines {
                 tokens,
@@ -73,7 +83,7 @@ impl Scanner {
                 undecodable,
                 look_ahead: LOOK_AHEAD.max(longest.saturating_mul(2)),
                 level,
-                no_anchors: Luts::default(),
+                anchors: Anchors::new(&anchors),
             }),
         }
     }

@@ -11,9 +11,11 @@
 
 mod anchors;
 mod check;
+mod common;
 mod dressed;
 mod program;
 mod rows;
+mod segments;
 mod shape;
 mod user;
 
@@ -21,12 +23,14 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use crate::finding::{Confidence, RuleId, Severity};
-use crate::kernel::{BLOCK, POSITIONS, Sweep};
+use crate::kernel::{BLOCK, Blocks, Kind, Sweep};
 use crate::window::Match;
-use anchors::{Anchor, Anchors};
-use dressed::Cipher;
+pub(crate) use anchors::{Anchor, Anchors};
+use anchors::{Probe, Stretch};
+pub(crate) use dressed::Cipher;
 use program::{Case, Classes, Program};
 pub(crate) use program::{Runs, is_beside_base64};
+use segments::Segments;
 pub use shape::ShapeError;
 pub use user::{UserRules, UserRulesError};
 
@@ -107,10 +111,6 @@ impl TokenRule {
 /// The table. Of two rows that match at one place the upper one names the finding, so the more specific stands above.
 pub static TOKEN_RULES: LazyLock<Vec<TokenRule>> = LazyLock::new(rows::all);
 
-/// Symbols at each position of anchors in ordinary writing, and in ciphers.
-const PLAIN_SETS: usize = 6;
-const CIPHER_SETS: usize = 4;
-
 /// What a rule is called in a finding.
 #[derive(Clone, Debug)]
 struct Named {
@@ -128,10 +128,14 @@ pub(crate) struct TokenEngine {
     rules: Vec<Named>,
     programs: Vec<Program>,
     classes: Classes,
-    plain: Anchors,
-    /// Strong programs' anchors as a cipher writes them; `ciphers[i]` says which cipher number `i` is in.
-    ciphered: Anchors,
-    ciphers: Vec<Cipher>,
+    /// One a program.
+    plain: Vec<Anchor>,
+    /// The same; none of strong programs, whose body may be in pieces.
+    stretches: Vec<Stretch>,
+    probes: Vec<Probe>,
+    segments: Segments,
+    /// Strong programs' anchors as a cipher writes them, and which one.
+    ciphered: Vec<(Anchor, Cipher)>,
 }
 
 impl TokenEngine {
@@ -166,19 +170,32 @@ impl TokenEngine {
         let mut classes = Classes::default();
         let mut programs = Vec::new();
         let mut plain = Vec::new();
+        let mut stretches = Vec::new();
+        let mut probes = Vec::new();
+        let mut segments = Segments::default();
         let mut ciphered = Vec::new();
-        let mut ciphers = Vec::new();
         for (number, (rule, shape)) in (0_u16..).zip(rules.iter().zip(shapes)) {
             let named = |error| (rule.id, error);
             for way in shape::parse(shape).map_err(named)? {
-                let (anchor, offset) = Anchor::of(&way).map_err(named)?;
+                let (mut anchor, offset) = Anchor::of(&way).map_err(named)?;
                 let strong = dressed::is_strong(&way);
+                // It may be in pieces.
+                if strong {
+                    anchor.kind = Kind::Anywhere;
+                } else if anchor.is_broad() && segments.insert(&way, programs.len() as u32) {
+                    anchor = Anchor::NEVER;
+                }
                 programs.push(Program::new(number, &way, offset, strong, &mut classes));
                 plain.push(anchor);
+                probes.push(Probe::of(&way, offset, strong));
+                stretches.push(if strong {
+                    Stretch::default()
+                } else {
+                    Stretch::of(&way, offset)
+                });
                 if strong {
                     dressed::anchors(&anchor, |cipher, anchor| {
-                        ciphered.push(anchor);
-                        ciphers.push(cipher);
+                        ciphered.push((anchor, cipher));
                     });
                 }
             }
@@ -187,63 +204,70 @@ impl TokenEngine {
             rules,
             programs,
             classes,
-            plain: Anchors::new(&plain, PLAIN_SETS),
-            ciphered: Anchors::new(&ciphered, CIPHER_SETS),
-            ciphers,
+            plain,
+            stretches,
+            probes,
+            segments,
+            ciphered,
         })
     }
 
-    pub(crate) fn anchors(&self) -> &crate::kernel::Luts {
-        &self.plain.luts
+    /// The anchor of each program.
+    pub(crate) fn anchors(&self) -> &[Anchor] {
+        &self.plain
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "what one pass holds, lent piece by piece"
-    )]
-    /// Adds what stands in `text`. `sweep` is of `text[..swept]`: no match begins behind it.
-    pub(crate) fn find(
+    /// The anchors of strong programs as a cipher writes them.
+    pub(crate) fn ciphered(&self) -> &[(Anchor, Cipher)] {
+        &self.ciphered
+    }
+
+    /// Makes `runs` ready for another text.
+    pub(crate) fn begin(&self, runs: &mut Runs, plain_only: bool) -> State {
+        runs.reset(&self.classes);
+        State {
+            plain_only,
+            ..State::default()
+        }
+    }
+
+    /// Adds what begins with so and so many letters and digits in `text[..swept]`, of which `sweep` is.
+    pub(crate) fn segments(
         &self,
         text: &[u8],
         swept: usize,
         sweep: &Sweep,
-        runs: &mut Runs,
-        plain_only: bool,
-        budget: &mut usize,
-        matches: &mut Vec<Match>,
+        mut report: impl FnMut(usize, u32),
     ) {
-        let known = matches.len();
-        runs.reset(&self.classes);
-        let mut state = State {
-            plain_only,
-            ..State::default()
-        };
-        for (block, mask) in sweep
-            .candidates
-            .iter()
-            .take(swept.div_ceil(BLOCK))
-            .enumerate()
-        {
-            let mut mask = *mask;
-            while mask != 0 {
-                let at = block * BLOCK + mask.trailing_zeros() as usize;
-                mask &= mask - 1;
-                let Some(symbols) = sweep
-                    .symbols
-                    .get(at..)
-                    .and_then(|symbols| symbols.first_chunk::<POSITIONS>())
-                else {
-                    continue;
-                };
-                if !self.plain.may_fit(*symbols) {
-                    continue;
+        if self.segments.is_empty() {
+            return;
+        }
+        let masks = sweep.blocks(swept);
+        for (number, words) in sweep.gates.words[..masks.len()].iter().enumerate() {
+            let mut words = *words;
+            while words != 0 {
+                let at = number * BLOCK + words.trailing_zeros() as usize;
+                words &= words - 1;
+                for number in self.segments.at(text, at, masks) {
+                    let anchor = self
+                        .programs
+                        .get(*number as usize)
+                        .map_or(0, |program| program.anchor);
+                    report(at + usize::from(anchor), *number);
                 }
-                self.plain.at(*symbols, |number| {
-                    self.candidate(number, text, at, runs, &mut state, budget, matches)
-                });
             }
         }
-        self.resolve(matches, known);
+    }
+
+    /// Whether program `number` may match where its anchor stands at `at`, by what is told at once.
+    #[inline]
+    pub(crate) fn may_match(&self, number: u32, text: &[u8], at: usize, masks: Blocks<'_>) -> bool {
+        let number = number as usize;
+        let (Some(probe), Some(stretch)) = (self.probes.get(number), self.stretches.get(number))
+        else {
+            return false;
+        };
+        probe.may_stand(at, text) && stretch.may_stand(at, masks)
     }
 
     /// Matches program `number`, whose anchor stands at `at`.
@@ -252,7 +276,7 @@ impl TokenEngine {
         reason = "what one pass holds, lent piece by piece"
     )]
     #[inline(never)]
-    fn candidate(
+    pub(crate) fn candidate(
         &self,
         number: u32,
         text: &[u8],
@@ -269,20 +293,15 @@ impl TokenEngine {
             return;
         };
         if let Some(end) = program.matched(&self.classes, Case::Kept, text, start, runs) {
-            if !self.is_chance(program, text, start..end) {
-                self.add(
-                    text,
-                    program.rule,
-                    start..end,
-                    Vec::new(),
-                    &mut state.last,
-                    matches,
-                );
+            if !state.has(program.rule, &(start..end), true)
+                && !self.is_chance(program, text, start..end)
+            {
+                self.add(text, program.rule, start..end, Vec::new(), state, matches);
             }
         } else if program.strong && !state.plain_only {
             let dressed = self.dressed(program, text, start, runs, state, budget);
             if let Some((span, via)) = dressed.filter(|(span, _)| !is_beside_base64(text, span)) {
-                self.add(text, program.rule, span, via, &mut state.last, matches);
+                self.add(text, program.rule, span, via, state, matches);
             }
         }
     }
@@ -315,7 +334,7 @@ impl TokenEngine {
         rule: u16,
         span: Range<usize>,
         via: Vec<crate::Via>,
-        last: &mut Vec<(u16, usize)>,
+        state: &mut State,
         matches: &mut Vec<Match>,
     ) {
         let unless = self
@@ -325,10 +344,18 @@ impl TokenEngine {
         if unless.is_some_and(|is_placeholder| text.get(span.clone()).is_some_and(is_placeholder)) {
             return;
         }
-        match last.iter_mut().find(|(other, _)| *other == rule) {
-            Some((_, end)) if span.end <= *end => return,
-            Some((_, end)) => *end = span.end,
-            None => last.push((rule, span.end)),
+        let plain = via.is_empty();
+        if state.has(rule, &span, plain) {
+            return;
+        }
+        let this = Last {
+            rule,
+            span: span.clone(),
+            plain,
+        };
+        match state.last.iter_mut().find(|last| last.rule == rule) {
+            Some(last) => *last = this,
+            None => state.last.push(this),
         }
         let Some(named) = self.rules.get(usize::from(rule)) else {
             return;
@@ -354,7 +381,7 @@ impl TokenEngine {
     }
 
     /// Of the matches from number `from` on, those that lie in others go; which of two names the place is the table's order.
-    fn resolve(&self, matches: &mut Vec<Match>, from: usize) {
+    pub(crate) fn resolve(&self, matches: &mut Vec<Match>, from: usize) {
         if matches.len() < from + 2 {
             return;
         }
@@ -375,6 +402,7 @@ impl TokenEngine {
                 found.span.start,
                 found.rank,
                 std::cmp::Reverse(found.span.end),
+                found.via.len(),
             )
         });
         let mut end = 0;
@@ -397,14 +425,34 @@ fn is_proof(check: fn(&[u8]) -> bool, token: &[u8]) -> bool {
 }
 
 /// What one pass must remember.
-#[derive(Default)]
-struct State {
-    /// For each rule where its last match ended, so that one run of text is one match.
-    last: Vec<(u16, usize)>,
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// For each rule its last match, so that one run of text is one match.
+    last: Vec<Last>,
     /// The word that was measured last.
     word: Range<usize>,
     /// The text was made by a cipher, and is not read in yet another way.
     plain_only: bool,
+}
+
+#[derive(Debug)]
+struct Last {
+    rule: u16,
+    span: Range<usize>,
+    plain: bool,
+}
+
+impl State {
+    /// Whether the rule's last match holds `span`.
+    fn has(&self, rule: u16, span: &Range<usize>, plain: bool) -> bool {
+        self.last.iter().any(|last| {
+            last.rule == rule
+                && last.span.start <= span.start
+                && span.end <= last.span.end
+                // In plain it is what it seems.
+                && (last.plain || !plain)
+        })
+    }
 }
 
 /// Added to the rank of a generic rule.

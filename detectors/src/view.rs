@@ -27,8 +27,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::finding::{Confidence, RuleId, Severity};
-use crate::kernel::{self, Level, Sweep};
-use crate::tokens::Runs;
+use crate::kernel::{self, BLOCK, Level, Sweep};
+use crate::known::KnownIndex;
+use crate::tokens::{Cipher, Runs};
 use crate::window::{Engines, Match};
 pub(crate) use fold::ascii_reading;
 pub(crate) use map::{Rewriter, View};
@@ -99,6 +100,8 @@ impl Work {
 struct Scratch {
     sweep: Sweep,
     runs: Runs,
+    /// Where anchors of strong programs stand in ciphers.
+    ciphered: Vec<(usize, Cipher)>,
 }
 
 thread_local! {
@@ -117,29 +120,24 @@ pub(crate) fn examine(
     matches: &mut Vec<Match>,
 ) -> bool {
     let mut scratch = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let Scratch { sweep, runs } = &mut scratch;
+    let Scratch {
+        sweep,
+        runs,
+        ciphered,
+    } = &mut scratch;
     work.steps += swept;
-    let luts = engines
-        .tokens
-        .as_ref()
-        .map_or(&engines.no_anchors, |tokens| tokens.anchors());
     let near = text.get(..swept).unwrap_or(text);
-    let squeezed = kernel::sweep(work.level, near, luts, sweep);
-    if let Some(tokens) = &engines.tokens {
-        let left = work.joined;
-        tokens.find(
-            text,
-            near.len(),
-            sweep,
-            runs,
-            work.ciphered,
-            &mut work.joined,
-            matches,
-        );
-        if left > 0 && work.joined == 0 && !std::mem::replace(&mut work.exceeded, true) {
-            matches.push(undecodable(0..1));
-        }
-    }
+    let squeezed = kernel::sweep(work.level, near, &engines.anchors.luts, sweep);
+    ciphered.clear();
+    anchored(
+        engines,
+        text,
+        near.len(),
+        sweep,
+        (&mut *runs, &mut *ciphered),
+        work,
+        matches,
+    );
     if let Some(known) = &engines.known {
         known.find(text, near.len(), sweep, squeezed, matches);
     }
@@ -147,10 +145,67 @@ pub(crate) fn examine(
     // At the greatest depth no view is read any more, and one that would be is a bound that was reached. Beneath a cipher
     // only the tokens themselves are looked for.
     if !work.ciphered {
-        cut = regions::Reader::new(engines, text, near.len(), sweep, depth, work, matches).read();
+        cut = regions::Reader::new(engines, text, near.len(), sweep, depth, work, matches)
+            .read(ciphered);
     }
     SCRATCH.with_borrow_mut(|pool| pool.push(scratch));
     cut
+}
+
+/// Adds the tokens and the short variants of known secrets whose anchors stand in `text[..swept]`.
+fn anchored(
+    engines: &Engines,
+    text: &[u8],
+    swept: usize,
+    sweep: &Sweep,
+    (runs, ciphered): (&mut Runs, &mut Vec<(usize, Cipher)>),
+    work: &mut Work,
+    matches: &mut Vec<Match>,
+) {
+    let tokens = engines.tokens.as_ref();
+    let exact = engines.known.as_ref().and_then(KnownIndex::exact);
+    let (left, from) = (work.joined, matches.len());
+    let mut state = tokens.map(|tokens| tokens.begin(runs, work.ciphered));
+    let programs = tokens.map_or(0, |tokens| tokens.anchors().len()) as u32;
+    let variants = exact.map_or(0, |exact| exact.anchors().len()) as u32;
+    let mut known = Vec::new();
+    let blocks = swept.div_ceil(BLOCK);
+    let masks = sweep.candidates.get(..blocks).unwrap_or_default();
+    // The last one does not tell what follows in the text.
+    let classes = sweep.blocks(swept).first(swept / BLOCK);
+    engines
+        .anchors
+        .find(work.level, sweep, masks, 0, |at, number| {
+            match (number.checked_sub(programs), tokens, &mut state, exact) {
+                (None, Some(tokens), Some(state), _) => {
+                    if tokens.may_match(number, text, at, classes) {
+                        tokens.candidate(number, text, at, runs, state, &mut work.joined, matches);
+                    }
+                }
+                (Some(number), ..) if number >= variants => {
+                    let found = tokens
+                        .filter(|_| !work.ciphered)
+                        .and_then(|tokens| tokens.ciphered().get((number - variants) as usize));
+                    ciphered.extend(found.map(|(_, cipher)| (at, *cipher)));
+                }
+                (Some(variant), _, _, Some(exact)) => {
+                    exact.candidate(variant, text, at, &mut known)
+                }
+                _ => {}
+            }
+        });
+    if let (Some(tokens), Some(state)) = (tokens, &mut state) {
+        tokens.segments(text, swept, sweep, |at, number| {
+            if tokens.may_match(number, text, at, classes) {
+                tokens.candidate(number, text, at, runs, state, &mut work.joined, matches);
+            }
+        });
+        tokens.resolve(matches, from);
+    }
+    matches.append(&mut known);
+    if left > 0 && work.joined == 0 && !std::mem::replace(&mut work.exceeded, true) {
+        matches.push(undecodable(0..1));
+    }
 }
 
 /// Whether what was decoded from digits is worth another look: random bytes, which most such runs stand for, are not.

@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use crate::entropy;
 use crate::finding::{Confidence, Finding, Location, Matched, RuleId, Severity, Via};
-use crate::kernel::{Level, Luts};
+use crate::kernel::Level;
 use crate::known::KnownIndex;
 use crate::redact;
-use crate::tokens::TokenEngine;
+use crate::tokens::{Anchors, TokenEngine};
 use crate::view::{self, Work};
 
 /// Bytes that one window owns.
@@ -106,8 +106,9 @@ pub(crate) struct Engines {
     pub(crate) undecodable: Severity,
     pub(crate) look_ahead: usize,
     pub(crate) level: Level,
-    /// What stands for the anchors where there are no token rules.
-    pub(crate) no_anchors: Luts,
+    /// Those of the token rules' programs, after them those of short variants of known secrets, and then those of strong
+    /// programs in ciphers.
+    pub(crate) anchors: Anchors,
 }
 
 impl Engines {

@@ -2,8 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::table::{BASE64, FLAGS, SYMBOLS, flag, symbol};
-use super::{BLOCK, Masks, Sweep};
+use super::columns::{Columns, Masks};
+use super::gates::Gates;
+use super::table::{BASE64, BASE85, FLAGS, HIGH_BITS, NO_DIGIT, SYMBOLS, flag, symbol};
+use super::{BLOCK, Base85Bits, Sweep};
 
 /// Bytes of a vector.
 const WIDTH: usize = 32;
@@ -118,8 +120,15 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
             let zero =
                 _mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())) as u32;
             masks.zero |= put(zero & valid);
+            let underscore = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'_' as i8));
+            masks.underscore |= put(_mm256_movemask_epi8(underscore) as u32);
+            let control = _mm256_cmpeq_epi8(
+                _mm256_and_si256(bytes, _mm256_set1_epi8(0xE0_u8 as i8)),
+                _mm256_setzero_si256(),
+            );
+            masks.control |= put(_mm256_movemask_epi8(control) as u32 & valid) & !masks.gap;
         }
-        sweep.masks[number] = masks;
+        sweep.columns.set(number, masks);
         sweep.squeezed_before[number] = length as u32;
         for (eighth, eight) in block.chunks(8).enumerate() {
             let mut bytes = [0; 8];
@@ -134,6 +143,50 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
         }
     }
     length
+}
+
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+pub(super) fn gates(columns: &Columns, blocks: usize, gates: &mut Gates) {
+    super::gates::fill(columns, blocks, gates);
+}
+
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+pub(super) fn base64_bits(block: &[u8]) -> [u64; 4] {
+    let table = table(&BASE64);
+    let mut bits = [0; 4];
+    for (half, block) in block.chunks(WIDTH).take(BLOCK / WIDTH).enumerate() {
+        let bytes = load_some(block);
+        // Bytes above 0x7F have the high bit of what is no digit.
+        let high = _mm256_and_si256(bytes, _mm256_set1_epi8(NO_DIGIT as i8));
+        let values = _mm256_or_si256(look_up(&table, bytes), high);
+        for (bits, high) in bits.iter_mut().zip(HIGH_BITS) {
+            let none = _mm256_cmpeq_epi8(
+                _mm256_and_si256(values, _mm256_set1_epi8((high | NO_DIGIT) as i8)),
+                _mm256_setzero_si256(),
+            );
+            *bits |= u64::from(_mm256_movemask_epi8(none) as u32) << (half * WIDTH);
+        }
+    }
+    bits
+}
+
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+pub(super) fn base85_bits(block: &[u8]) -> Base85Bits {
+    let table = table(&BASE85);
+    let mut bits = Base85Bits::default();
+    for (half, block) in block.chunks(WIDTH).take(BLOCK / WIDTH).enumerate() {
+        let flags = look_up(&table, load_some(block));
+        let test = |bit: u8| {
+            let wanted = _mm256_set1_epi8(bit as i8);
+            let has = _mm256_cmpeq_epi8(_mm256_and_si256(flags, wanted), wanted);
+            u64::from(_mm256_movemask_epi8(has) as u32) << (half * WIDTH)
+        };
+        for (dialect, (digits, leads)) in bits.iter_mut().enumerate() {
+            *digits |= test(1 << dialect);
+            *leads |= test(8 << dialect);
+        }
+    }
+    bits
 }
 
 #[target_feature(enable = "avx2,bmi2,popcnt")]

@@ -2,8 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::table::{BASE64, CLASSES, FLAGS, SYMBOLS, flag, symbol};
-use super::{BLOCK, Luts, MAX_SETS, Masks, POSITIONS, Sweep, has_row};
+use super::columns::{Columns, Masks};
+use super::gates::Gates;
+use super::table::{BASE64, BASE85, CLASSES, FLAGS, HIGH_BITS, NO_DIGIT, SYMBOLS, flag, symbol};
+use super::{BLOCK, Base85Bits, Luts, POSITIONS, Sweep, has_row};
 
 /// A table of 128 bytes as two registers.
 #[derive(Clone, Copy)]
@@ -63,9 +65,10 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
         store(symbols, &mut sweep.symbols[number * BLOCK..]);
         let test = |wanted: u8| _mm512_test_epi8_mask(flags, _mm512_set1_epi8(wanted as i8));
         let alnum = test(flag::ALNUM);
+        let gap = test(flag::GAP);
         // Bit 5 tells small letters from capitals, and bit 6 letters from digits.
         let low = _mm512_testn_epi8_mask(bytes, _mm512_set1_epi8(0x40));
-        sweep.masks[number] = Masks {
+        let masks = Masks {
             alnum,
             upper: alnum & _mm512_testn_epi8_mask(bytes, _mm512_set1_epi8(0x20)),
             wide: test(flag::ALNUM | flag::SIGN),
@@ -74,12 +77,15 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
             backslash: test(flag::BACKSLASH),
             escaped: test(flag::ESCAPED),
             ampersand: test(flag::AMPERSAND),
-            gap: test(flag::GAP),
+            gap,
             high,
             continued: high & low,
             digit: alnum & low,
+            underscore: _mm512_cmpeq_epi8_mask(bytes, _mm512_set1_epi8(b'_' as i8)),
             zero: _mm512_testn_epi8_mask(bytes, bytes) & valid,
+            control: _mm512_testn_epi8_mask(bytes, _mm512_set1_epi8(0xE0_u8 as i8)) & valid & !gap,
         };
+        sweep.columns.set(number, masks);
         sweep.squeezed_before[number] = length as u32;
         let lower = _mm512_or_si512(bytes, _mm512_set1_epi8(0x20));
         store(
@@ -91,72 +97,69 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
     length
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-pub(super) fn candidates(length: usize, luts: &Luts, sweep: &mut Sweep) {
-    match luts.sets.len() {
-        0 => sweep.candidates[..length.div_ceil(BLOCK)].fill(0),
-        1 => candidates_of::<1>(length, luts, sweep),
-        2 => candidates_of::<2>(length, luts, sweep),
-        3 => candidates_of::<3>(length, luts, sweep),
-        4 => candidates_of::<4>(length, luts, sweep),
-        5 => candidates_of::<5>(length, luts, sweep),
-        _ => candidates_of::<MAX_SETS>(length, luts, sweep),
-    }
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt,avx512vpopcntdq")]
+pub(super) fn gates(columns: &Columns, blocks: usize, gates: &mut Gates) {
+    super::gates::fill(columns, blocks, gates);
 }
 
-#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn candidates_of<const SETS: usize>(length: usize, luts: &Luts, sweep: &mut Sweep) {
-    let registers = registers::<SETS>(luts);
-    for number in 0..length.div_ceil(BLOCK) {
-        sweep.candidates[number] = fits(&sweep.symbols[number * BLOCK..], &registers);
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn registers<const SETS: usize>(luts: &Luts) -> [[__m512i; POSITIONS]; SETS] {
-    let mut registers = [[_mm512_setzero_si512(); POSITIONS]; SETS];
-    for (registers, luts) in registers.iter_mut().zip(&luts.sets) {
-        for (register, lut) in registers.iter_mut().zip(luts) {
-            *register = load(lut);
+pub(super) fn candidates(
+    symbols: &[u8],
+    [begins, rows, edges]: [&[u64]; 3],
+    luts: &Luts,
+    masks: &mut [u64],
+) {
+    let [anywhere, at_begin, in_row, in_row_at_begin, at_edge] = &luts.kinds;
+    for (number, mask) in masks.iter_mut().enumerate() {
+        let symbols = at_positions(symbols.get(number * BLOCK..).unwrap_or_default());
+        let (begins, rows, edges) = (begins[number], rows[number], edges[number]);
+        let mut found = fits(symbols, anywhere) | fits(symbols, at_begin) & begins;
+        // Most blocks of text have no long row.
+        if rows != 0 {
+            found |= fits(symbols, in_row) & rows;
+            if rows & begins != 0 {
+                found |= fits(symbols, in_row_at_begin) & rows & begins;
+            }
+            if edges != 0 {
+                found |= fits(symbols, at_edge) & edges;
+            }
         }
+        *mask = found;
     }
-    registers
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+pub(super) fn candidates_in(symbols: &[u8], luts: &Luts) -> u64 {
+    let symbols = at_positions(symbols);
+    luts.kinds
+        .iter()
+        .fold(0, |mask, sets| mask | fits(symbols, sets))
+}
+
+/// The first 64 symbols, and those that follow each of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+fn at_positions(symbols: &[u8]) -> [__m512i; POSITIONS] {
+    [0, 1, 2, 3].map(|position| load_some(symbols.get(position..).unwrap_or_default()).0)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-fn fits<const SETS: usize>(symbols: &[u8], registers: &[[__m512i; POSITIONS]; SETS]) -> u64 {
-    let at = |position: usize| load_some(symbols.get(position..).unwrap_or_default()).0;
-    let (first, second, third, fourth) = (at(0), at(1), at(2), at(3));
+fn fits(symbols: [__m512i; POSITIONS], sets: &[[[u8; 64]; POSITIONS]]) -> u64 {
     let mut any = _mm512_setzero_si512();
-    for luts in registers {
+    for luts in sets {
         let one = _mm512_and_si512(
-            _mm512_permutexvar_epi8(first, luts[0]),
-            _mm512_permutexvar_epi8(second, luts[1]),
+            _mm512_permutexvar_epi8(symbols[0], load(&luts[0])),
+            _mm512_permutexvar_epi8(symbols[1], load(&luts[1])),
         );
         let two = _mm512_and_si512(
-            _mm512_permutexvar_epi8(third, luts[2]),
-            _mm512_permutexvar_epi8(fourth, luts[3]),
+            _mm512_permutexvar_epi8(symbols[2], load(&luts[2])),
+            _mm512_permutexvar_epi8(symbols[3], load(&luts[3])),
         );
         // any | one & two.
         any = _mm512_ternarylogic_epi64::<0b1111_1000>(any, one, two);
     }
     _mm512_test_epi8_mask(any, any)
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-pub(super) fn candidates_in(symbols: &[u8], luts: &Luts) -> u64 {
-    match luts.sets.len() {
-        0 => 0,
-        1 => fits(symbols, &registers::<1>(luts)),
-        2 => fits(symbols, &registers::<2>(luts)),
-        3 => fits(symbols, &registers::<3>(luts)),
-        4 => fits(symbols, &registers::<4>(luts)),
-        5 => fits(symbols, &registers::<5>(luts)),
-        _ => fits(symbols, &registers::<MAX_SETS>(luts)),
-    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
@@ -184,6 +187,26 @@ pub(super) fn summary(text: &[u8]) -> (u8, u8) {
         })
     };
     (fold(any, true), fold(all, false))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+pub(super) fn base64_bits(block: &[u8]) -> [u64; 4] {
+    let values = table(&BASE64);
+    let (bytes, _) = load_some(block);
+    let high = _mm512_movepi8_mask(bytes);
+    let values = _mm512_permutex2var_epi8(values.0, bytes, values.1);
+    HIGH_BITS
+        .map(|bit| !high & _mm512_testn_epi8_mask(values, _mm512_set1_epi8((bit | NO_DIGIT) as i8)))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
+pub(super) fn base85_bits(block: &[u8]) -> Base85Bits {
+    let flags = table(&BASE85);
+    let (bytes, _) = load_some(block);
+    let high = _mm512_movepi8_mask(bytes);
+    let flags = _mm512_maskz_permutex2var_epi8(!high, flags.0, bytes, flags.1);
+    let test = |bit: u8| _mm512_test_epi8_mask(flags, _mm512_set1_epi8(bit as i8));
+    [(test(1), test(8)), (test(2), test(16)), (test(4), test(32))]
 }
 
 /// Where the three bytes of each group of four digits stand after the multiplications, high byte first.

@@ -1,7 +1,8 @@
 //! What the kernels do, a byte at a time: the definition, and the way where there are no vectors.
 
-use super::table::{BASE64, CLASSES, FLAGS, NO_DIGIT, SYMBOLS, flag, symbol};
-use super::{BLOCK, Luts, Masks, POSITIONS, Sweep, has_row};
+use super::columns::Masks;
+use super::table::{BASE64, BASE85, CLASSES, FLAGS, HIGH_BITS, NO_DIGIT, SYMBOLS, flag, symbol};
+use super::{BLOCK, Base85Bits, Luts, POSITIONS, Sweep, has_row};
 
 pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
     let mut length = 0;
@@ -29,24 +30,51 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
             masks.ampersand |= bit(flag::AMPERSAND);
             masks.gap |= bit(flag::GAP);
             masks.zero |= u64::from(*byte == 0) << at;
+            masks.underscore |= u64::from(*byte == b'_') << at;
+            masks.control |= u64::from(*byte < 0x20 && flags & flag::GAP == 0) << at;
             if flags & flag::ALNUM != 0 {
                 sweep.squeezed[length] = byte | 0x20;
                 length += 1;
             }
         }
-        sweep.masks[number] = masks;
+        sweep.columns.set(number, masks);
     }
     length
 }
 
-pub(super) fn candidates(length: usize, luts: &Luts, sweep: &mut Sweep) {
-    for number in 0..length.div_ceil(BLOCK) {
-        sweep.candidates[number] = candidates_in(&sweep.symbols[number * BLOCK..], luts);
+pub(super) fn candidates(
+    symbols: &[u8],
+    [begins, rows, edges]: [&[u64]; 3],
+    luts: &Luts,
+    masks: &mut [u64],
+) {
+    for (number, mask) in masks.iter_mut().enumerate() {
+        let symbols = symbols.get(number * BLOCK..).unwrap_or_default();
+        let places = [
+            !0,
+            begins[number],
+            rows[number],
+            rows[number] & begins[number],
+            edges[number],
+        ];
+        *mask = luts
+            .words
+            .iter()
+            .zip(places)
+            .fold(0, |mask, (words, places)| {
+                mask | fits(symbols, words) & places
+            });
     }
 }
 
 pub(super) fn candidates_in(symbols: &[u8], luts: &Luts) -> u64 {
-    let [first, second, third, fourth] = &luts.words[..] else {
+    luts.words
+        .iter()
+        .fold(0, |mask, words| mask | fits(symbols, words))
+}
+
+fn fits(symbols: &[u8], words: &[[u64; 64]]) -> u64 {
+    let [first, second, third, fourth] = words else {
         return 0;
     };
     let mut mask = 0;
@@ -63,6 +91,44 @@ pub(super) fn summary(text: &[u8]) -> (u8, u8) {
         let classes = CLASSES.get(usize::from(*byte)).copied().unwrap_or(0);
         (any | classes, all & classes)
     })
+}
+
+pub(super) fn base64_bits(block: &[u8]) -> [u64; 4] {
+    let mut bits = [0; 4];
+    for (at, digit) in block.iter().take(BLOCK).enumerate() {
+        let value = BASE64.get(usize::from(*digit)).copied().unwrap_or(NO_DIGIT);
+        if value != NO_DIGIT {
+            for (bits, high) in bits.iter_mut().zip(HIGH_BITS) {
+                *bits |= u64::from(value & high == 0) << at;
+            }
+        }
+    }
+    bits
+}
+
+pub(super) fn base85_bits(block: &[u8]) -> Base85Bits {
+    let mut bits = Base85Bits::default();
+    for (at, digit) in block.iter().take(BLOCK).enumerate() {
+        let flags = BASE85.get(usize::from(*digit)).copied().unwrap_or(0);
+        for (dialect, (digits, leads)) in bits.iter_mut().enumerate() {
+            *digits |= u64::from(flags >> dialect & 1) << at;
+            *leads |= u64::from(flags >> (3 + dialect) & 1) << at;
+        }
+    }
+    bits
+}
+
+pub(super) fn base64_some(digits: &[u8], output: &mut [u8]) -> usize {
+    let mut length = 0;
+    for (four, to) in digits.chunks_exact(4).zip(output.chunks_exact_mut(3)) {
+        let number = four.iter().fold(0_u32, |number, digit| {
+            let value = BASE64.get(usize::from(*digit)).copied().unwrap_or(0);
+            number << 6 | u32::from(value & 0x3F)
+        });
+        to.copy_from_slice(&number.to_be_bytes()[1..]);
+        length += 3;
+    }
+    length
 }
 
 pub(super) fn base64(digits: &[u8], output: &mut Vec<u8>) {

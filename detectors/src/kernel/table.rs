@@ -43,6 +43,37 @@ pub(crate) const CLASSES: [u8; 128] = classes();
 /// The value of a base64 digit of either alphabet, or [`NO_DIGIT`].
 pub(crate) const BASE64: [u8; 128] = base64();
 pub(crate) const NO_DIGIT: u8 = 0x80;
+/// For each of the four digits of a group the bit of its value that is the high bit of a byte.
+pub(super) const HIGH_BITS: [u8; 4] = [0x20, 0x08, 0x02, 0];
+
+/// The dialects of base 85: of Adobe and btoa; of RFC 1924, git and Python's `b85encode`; of ZeroMQ RFC 32.
+pub(crate) const BASE85_ALPHABETS: [&[u8; 85]; 3] = [
+    b"!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstu",
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~",
+    b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#",
+];
+
+/// Bits 0 to 2: a digit of dialect 0 to 2. Bits 3 to 5: one that a group of four bytes may begin with if those are ASCII and the first
+/// is no control character before the tab.
+pub(super) const BASE85: [u8; 128] = base85();
+
+const fn base85() -> [u8; 128] {
+    // A group is a number of 32 bits, its first digit how many times 85 to the power of 4 fits into it.
+    const POWER: u32 = 85 * 85 * 85 * 85;
+    let mut table = [0; 128];
+    let mut dialect = 0;
+    while dialect < 3 {
+        let mut value = 0;
+        while value < 85 {
+            let lead = value == 0 || value >= 0x0900_0000 / POWER && value <= 0x7F7F_7F7F / POWER;
+            table[BASE85_ALPHABETS[dialect][value as usize] as usize] |=
+                1 << dialect | (lead as u8) << (3 + dialect);
+            value += 1;
+        }
+        dialect += 1;
+    }
+    table
+}
 
 const fn flags() -> [u8; 128] {
     let mut table = [0; 128];

@@ -18,7 +18,7 @@ fn luts() -> Luts {
         }
         luts
     };
-    Luts::new(vec![set(1), set(77), set(150)])
+    Luts::new([1, 77, 150, 201, 99].map(|seed| vec![set(seed)]))
 }
 
 fn swept(
@@ -26,14 +26,27 @@ fn swept(
     text: &[u8],
     luts: &Luts,
     with: &mut Sweep,
-) -> (Vec<Masks>, Vec<u8>, Vec<u32>, Vec<u64>) {
+) -> (Vec<Masks>, Vec<u8>, Vec<u32>, Vec<u64>, [Vec<u64>; 8]) {
     let length = sweep(level, text, luts, with);
     let blocks = text.len().div_ceil(BLOCK);
     (
-        with.masks[..blocks].to_vec(),
+        (0..blocks)
+            .map(|number| with.blocks(text.len()).at(number))
+            .collect(),
         with.squeezed[..length].to_vec(),
         with.squeezed_before[..blocks].to_vec(),
         with.candidates[..blocks].to_vec(),
+        [
+            &with.gates.rows,
+            &with.gates.blobs,
+            &with.gates.covers,
+            &with.gates.edges,
+            &with.gates.words,
+            &with.gates.begins,
+            &with.gates.escapes,
+            &with.gates.open,
+        ]
+        .map(|column| column[..blocks].to_vec()),
     )
 }
 
@@ -52,6 +65,17 @@ fn assert_equal(text: &[u8]) {
         assert_eq!(
             is_readable(level, text),
             is_readable(Level::Portable, text),
+            "{level:?}"
+        );
+        let block = &text[..text.len().min(BLOCK)];
+        assert_eq!(
+            base64_bits(level, block),
+            base64_bits(Level::Portable, block),
+            "{level:?}"
+        );
+        assert_eq!(
+            base85_bits(level, block),
+            base85_bits(Level::Portable, block),
             "{level:?}"
         );
         let decoded = |level| {

@@ -1,10 +1,16 @@
-//! Anchors: the four positions of a program that are least often seen, and where all of them may stand in a text.
+//! Anchors: the four positions of a program that are least often seen, and where all of them stand in a text.
 //!
-//! The kernel marks the places where some bucket of anchors fits, in three to six table look-ups a byte. Here those
-//! places are told apart by their first two symbols, and the few programs left are matched.
+//! Three sieves, each finer and each over what the one before left: the kernel marks the places where some bucket of anchors
+//! fits, in a few table look-ups a byte; a filter of one bit a hash tells nearly all places at which no anchor stands; a hash
+//! table names the programs. Anchors of so many different texts that they would fill the filter are kept apart.
 
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::common;
 use super::shape::{ByteSet, ShapeError, Way};
-use crate::kernel::{Luts, POSITIONS, SYMBOLS, symbol};
+use crate::kernel::{self, BLOCK, Blocks, Kind, Level, Luts, POSITIONS, SYMBOLS, Sweep, symbol};
 
 /// Bytes from a match's beginning within which its anchor ends.
 pub(crate) const REACH: usize = 96;
@@ -16,6 +22,7 @@ pub(crate) type SymbolSet = u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Anchor {
     pub(crate) sets: [SymbolSet; POSITIONS],
+    pub(crate) kind: Kind,
 }
 
 /// How often symbols are seen in what agents send, in thousandths; from text, code and base64 alike.
@@ -54,223 +61,604 @@ pub(crate) fn weight_of(set: SymbolSet) -> f64 {
 }
 
 fn symbols(set: &ByteSet) -> SymbolSet {
-    if let Some(byte) = set.single() {
-        return 1
-            << SYMBOLS
-                .get(usize::from(byte))
-                .copied()
-                .unwrap_or(symbol::HIGH);
-    }
-    set.bytes().fold(0, |symbols, byte| {
-        let symbol = SYMBOLS
-            .get(usize::from(byte))
-            .copied()
-            .unwrap_or(symbol::HIGH);
-        symbols | 1 << symbol
-    })
+    set.bytes()
+        .fold(0, |symbols, byte| symbols | 1 << symbol_of(byte))
 }
 
-impl Anchor {
-    /// The best anchor of a way, and how many bytes after its beginning it stands.
-    pub(crate) fn of(way: &Way) -> Result<(Self, u8), ShapeError> {
-        let mut positions: Vec<SymbolSet> = Vec::new();
-        let mut weights: Vec<f64> = Vec::new();
-        for atom in &way.atoms {
-            let set = symbols(&atom.set);
-            let fixed = (atom.min as usize).min(REACH - positions.len());
-            positions.extend(std::iter::repeat_n(set, fixed));
-            weights.extend(std::iter::repeat_n(weight_of(set).min(1.0), fixed));
-            if atom.min != atom.max || positions.len() == REACH {
-                break;
-            }
-        }
-        let length = positions.len();
-        let mut best: Option<(f64, Self, usize)> = None;
-        for offset in 0..length {
-            // What is like what it follows is likely: dashes, zeros, digits of a number.
-            let again = |at: usize| at > offset && positions[at] == positions[at - 1];
-            let last = (offset + POSITIONS).min(length);
-            let cost: f64 = (offset..last)
-                .map(|at| {
-                    if again(at) {
-                        weights[at].max(0.5)
-                    } else {
-                        weights[at]
-                    }
-                })
-                .product();
-            // Of windows as rare as each other the one that begins with something rare: the first two symbols are what
-            // most places are told by.
-            let cost = cost
-                * (offset..last.min(offset + 2))
-                    .map(|at| weights[at])
-                    .product::<f64>()
-                    .sqrt();
-            // One in some hundred places of ordinary text would be a candidate.
-            let plain: f64 = weights.iter().skip(offset).take(POSITIONS).product();
-            if plain > MAX_COST {
-                continue;
-            }
-            if best
-                .as_ref()
-                .is_none_or(|(lowest, ..)| cost < *lowest * 0.999)
-            {
-                let mut sets = [!0; POSITIONS];
-                for (to, from) in sets.iter_mut().zip(&positions[offset..]) {
-                    *to = *from;
-                }
-                best = Some((cost, Self { sets }, offset));
-            }
-        }
-        let (_, anchor, offset) = best.ok_or(ShapeError::NoAnchor)?;
-        Ok((anchor, offset as u8))
-    }
+pub(super) fn symbol_of(byte: u8) -> u8 {
+    SYMBOLS
+        .get(usize::from(byte))
+        .copied()
+        .unwrap_or(symbol::HIGH)
 }
 
 /// The share of all places at which one anchor may fit ordinary text.
 const MAX_COST: f64 = 0.002;
 
-/// All anchors, ready to be looked up.
-#[derive(Debug, Default)]
-pub(crate) struct Anchors {
-    pub(crate) luts: Luts,
-    /// Three tables, by the first, second and third pair of symbols; each anchor is in the one where fewest pairs are its own.
-    tables: [Table; POSITIONS - 1],
-    /// For each symbol at a position, which may stand at the next one.
-    pairs: Vec<[SymbolSet; 64]>,
-}
+/// The share of all places of ordinary text at which four common symbols stand.
+const COMMON: f64 = 1e-4;
 
-/// For each pair of symbols, where in `entries` its anchors begin.
-#[derive(Debug, Default)]
-struct Table {
-    slots: Vec<u32>,
-    entries: Vec<Entry>,
-}
+/// What a broad anchor costs above others: it is looked for in a pass of its own.
+const BROAD: f64 = 1e-3;
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    sets: [SymbolSet; POSITIONS],
-    number: u32,
-}
-
-impl Anchors {
-    /// `anchors[i]` is number `i`'s.
-    pub(crate) fn new(anchors: &[Anchor], max_sets: usize) -> Self {
-        let mut parts: [Vec<Entry>; POSITIONS - 1] = Default::default();
-        for (number, anchor) in (0_u32..).zip(anchors) {
-            let sets = anchor.sets;
-            let cost = |at: &usize| sets[*at].count_ones() * sets[*at + 1].count_ones();
-            let best = (0..POSITIONS - 1).min_by_key(cost).unwrap_or(0);
-            parts[best].push(Entry { sets, number });
-        }
-        let mut at = 0;
-        let tables = parts.map(|part| {
-            at += 1;
-            Table::new(&part, at - 1)
+impl Anchor {
+    /// The best anchor of a way, and how many bytes after its beginning it stands.
+    pub(crate) fn of(way: &Way) -> Result<(Self, u8), ShapeError> {
+        let mut best: Option<(f64, Self, usize)> = None;
+        each(way, |offset, anchor, plain, cost| {
+            // One in some hundred places of ordinary text would be a candidate.
+            if plain > MAX_COST {
+                return;
+            }
+            // Where a word must begin there are fewer places.
+            let rare = if way.left && offset == 0 { 0.1 } else { 1.0 };
+            if best
+                .as_ref()
+                .is_some_and(|(lowest, ..)| cost * rare >= *lowest)
+            {
+                return;
+            }
+            let many = if anchor.texts() > MAX_TEXTS {
+                BROAD
+            } else {
+                0.0
+            };
+            let cost = (cost + COMMON * anchor.common() + many) * rare;
+            if best
+                .as_ref()
+                .is_none_or(|(lowest, ..)| cost < *lowest * 0.999)
+            {
+                best = Some((cost, anchor, offset));
+            }
         });
-        let mut pairs = vec![[0; 64]; POSITIONS - 1];
-        for Anchor { sets } in anchors {
-            for (pairs, (first, second)) in pairs.iter_mut().zip(sets.iter().zip(&sets[1..])) {
-                for (symbol, next) in pairs.iter_mut().enumerate() {
-                    if first >> symbol & 1 == 1 {
-                        *next |= second;
+        let (_, mut anchor, offset) = best.ok_or(ShapeError::NoAnchor)?;
+        let in_row = is_in_row(&positions(way), offset + POSITIONS - 1);
+        anchor.kind = match (in_row, way.left && offset == 0) {
+            (false, false) => Kind::Anywhere,
+            (false, true) => Kind::AtBegin,
+            (true, false) => Kind::InRow,
+            (true, true) => Kind::InRowAtBegin,
+        };
+        Ok((anchor, offset as u8))
+    }
+
+    /// The share of places of ordinary text at which the rarest four positions of a way's first `reach` stand by chance.
+    pub(super) fn least_chance(way: &Way, reach: usize) -> f64 {
+        let mut least = 1.0;
+        each(way, |offset, _, plain, _| {
+            if offset < reach && plain < least {
+                least = plain;
+            }
+        });
+        least
+    }
+
+    /// An anchor of a literal text: its rarest four bytes, without regard to case.
+    pub(crate) fn of_literal(literal: &[u8]) -> (Self, usize) {
+        let mut best = (
+            f64::INFINITY,
+            Self {
+                sets: [!0; POSITIONS],
+                kind: Kind::Anywhere,
+            },
+            0,
+        );
+        for (offset, four) in literal.windows(POSITIONS).enumerate() {
+            let mut sets = [0; POSITIONS];
+            for (set, byte) in sets.iter_mut().zip(four) {
+                *set = 1 << symbol_of(*byte);
+            }
+            let anchor = Self {
+                sets,
+                kind: Kind::Anywhere,
+            };
+            let cost =
+                sets.iter().map(|set| weight_of(*set)).product::<f64>() + COMMON * anchor.common();
+            if cost < best.0 {
+                best = (cost, anchor, offset);
+            }
+        }
+        (best.1, best.2)
+    }
+
+    /// Stands nowhere.
+    pub(super) const NEVER: Self = Self {
+        sets: [0; POSITIONS],
+        kind: Kind::Anywhere,
+    };
+
+    /// Whether it stands for so many texts that it should be looked for in another way, if there is one.
+    pub(super) fn is_broad(&self) -> bool {
+        self.texts() > MAX_TEXTS
+    }
+
+    /// How many different rows of symbols it is.
+    fn texts(&self) -> u64 {
+        self.sets
+            .iter()
+            .fold(1, |texts, set| texts * u64::from(set.count_ones()))
+    }
+
+    /// How many common words its texts stand in.
+    fn common(&self) -> f64 {
+        members(self.sets[0])
+            .flat_map(common::grams)
+            .filter(|gram| self.fits(**gram))
+            .count() as f64
+    }
+
+    #[inline]
+    fn fits(&self, gram: [u8; POSITIONS]) -> bool {
+        self.sets
+            .iter()
+            .zip(gram)
+            .all(|(set, symbol)| set >> (symbol & 63) & 1 == 1)
+    }
+
+    fn each_text(&self, mut visit: impl FnMut([u8; POSITIONS])) {
+        for a in members(self.sets[0]) {
+            for b in members(self.sets[1]) {
+                for c in members(self.sets[2]) {
+                    for d in members(self.sets[3]) {
+                        visit([a, b, c, d]);
                     }
                 }
             }
         }
+    }
+}
+
+fn members(set: SymbolSet) -> impl Iterator<Item = u8> {
+    (0..64).filter(move |symbol| set >> symbol & 1 == 1)
+}
+
+/// Calls `visit` with each place where an anchor of `way` may stand, the share of places that it fits by chance, and the same
+/// with repetitions counted as likely.
+fn each(way: &Way, mut visit: impl FnMut(usize, Anchor, f64, f64)) {
+    let positions = positions(way);
+    for offset in 0..positions.len() {
+        let mut sets = [!0; POSITIONS];
+        let (mut plain, mut cost) = (1.0, 1.0);
+        for (number, (to, from)) in sets.iter_mut().zip(&positions[offset..]).enumerate() {
+            *to = *from;
+            let weight = weight_of(*from).min(1.0);
+            plain *= weight;
+            // What is like what it follows is likely: dashes, zeros, digits of a number.
+            let again = number > 0 && *from == positions[offset + number - 1];
+            cost *= if again { weight.max(0.5) } else { weight };
+        }
+        let anchor = Anchor {
+            sets,
+            kind: Kind::Anywhere,
+        };
+        visit(offset, anchor, plain, cost);
+    }
+}
+
+/// What may stand at each place of a way, as far as its places are told.
+pub(super) fn positions(way: &Way) -> Vec<SymbolSet> {
+    let mut positions: Vec<SymbolSet> = Vec::new();
+    for atom in &way.atoms {
+        let fixed = (atom.min as usize).min(REACH - positions.len());
+        positions.extend(std::iter::repeat_n(symbols(&atom.set), fixed));
+        if atom.min != atom.max || positions.len() == REACH {
+            break;
+        }
+    }
+    positions
+}
+
+/// The symbols of base64 characters.
+fn wide() -> SymbolSet {
+    (b'0'..=b'z')
+        .chain(*b"+-/")
+        .filter(|byte| byte.is_ascii_alphanumeric() || b"+-/_".contains(byte))
+        .fold(0, |set, byte| set | 1 << symbol_of(byte))
+}
+
+/// Whether place `at` of a way is in a row of 16 base64 characters at least.
+fn is_in_row(positions: &[SymbolSet], at: usize) -> bool {
+    let wide = wide();
+    let is_wide = |set: &&SymbolSet| **set & !wide == 0;
+    let (before, after) = positions.split_at(at.min(positions.len()));
+    let after = after.iter().take_while(is_wide).count();
+    after > 0 && after + before.iter().rev().take_while(is_wide).count() >= 16
+}
+
+/// A stretch of a way where nothing but base64 characters can stand, which is told at once from the masks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stretch {
+    /// From the anchor on, or before it.
+    skip: i8,
+    length: u8,
+}
+
+impl Stretch {
+    /// The longest of `way`, whose anchor stands at `offset`.
+    pub(super) fn of(way: &Way, offset: u8) -> Self {
+        let wide = wide();
+        let (mut best, mut start) = (Self::default(), 0);
+        let positions = positions(way);
+        for (at, set) in positions.iter().enumerate() {
+            if set & !wide != 0 {
+                start = at + 1;
+            } else if at + 1 - start > usize::from(best.length)
+                && let Ok(skip) = i8::try_from(start as i32 - i32::from(offset))
+            {
+                best = Self {
+                    skip,
+                    length: (at + 1 - start).min(64) as u8,
+                };
+            }
+        }
+        best
+    }
+
+    /// Whether it may stand where the anchor is at `at`; what lies behind `masks` may be anything.
+    #[inline]
+    pub(super) fn may_stand(self, at: usize, masks: Blocks<'_>) -> bool {
+        let Some(from) = at.checked_add_signed(isize::from(self.skip)) else {
+            return false;
+        };
+        let (number, shift) = (from / BLOCK, from % BLOCK);
+        let [Some(here), Some(next)] = [masks.get(number), masks.get(number + 1)] else {
+            return true;
+        };
+        let wide = here.wide >> shift | (next.wide << 1) << (63 - shift);
+        (!wide).trailing_zeros() >= u32::from(self.length)
+    }
+}
+
+/// Eight bytes of a way of which some can be but one: compared before anything else is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Probe {
+    /// From the anchor on, or before it.
+    skip: i8,
+    /// What is set before comparing: the bit by which letters differ in case, where that does not matter.
+    fold: u64,
+    mask: u64,
+    value: u64,
+}
+
+impl Probe {
+    /// Of `way`, whose anchor stands at `offset`. In `any_case` only what it begins with counts.
+    pub(super) fn of(way: &Way, offset: u8, any_case: bool) -> Self {
+        let mut bytes: Vec<Option<u8>> = Vec::new();
+        for atom in &way.atoms {
+            let byte = atom.set.single();
+            if any_case && byte.is_none() {
+                break;
+            }
+            bytes.extend(std::iter::repeat_n(byte, atom.min as usize));
+            if atom.min != atom.max || bytes.len() >= REACH {
+                break;
+            }
+        }
+        let mut best = (0, Self::default());
+        for start in 0..bytes.len() {
+            let here = &bytes[start..bytes.len().min(start + 8)];
+            let fixed = here.iter().flatten().count();
+            let Ok(skip) = i8::try_from(start as i32 - i32::from(offset)) else {
+                continue;
+            };
+            if fixed <= best.0 {
+                continue;
+            }
+            let mut probe = Self {
+                skip,
+                ..Self::default()
+            };
+            for (at, byte) in here.iter().enumerate() {
+                let Some(byte) = byte else { continue };
+                let fold = if any_case && byte.is_ascii_alphabetic() {
+                    0x20
+                } else {
+                    0
+                };
+                probe.fold |= fold << (8 * at);
+                probe.mask |= 0xFF << (8 * at);
+                probe.value |= (u64::from(*byte) | fold) << (8 * at);
+            }
+            best = (fixed, probe);
+        }
+        best.1
+    }
+
+    #[inline]
+    pub(super) fn may_stand(&self, at: usize, text: &[u8]) -> bool {
+        let Some(from) = at.checked_add_signed(isize::from(self.skip)) else {
+            return false;
+        };
+        match text.get(from..).and_then(|rest| rest.first_chunk()) {
+            Some(eight) => (u64::from_le_bytes(*eight) | self.fold) & self.mask == self.value,
+            None => true,
+        }
+    }
+}
+
+/// Texts of one anchor, above which it is broad.
+const MAX_TEXTS: u64 = 1600;
+
+/// The logarithm of the filter's bits: as much as fits the fastest cache.
+const FILTER_BITS: u32 = 18;
+
+/// All anchors, ready to be looked up.
+#[derive(Debug, Default)]
+pub(crate) struct Anchors {
+    /// Of those that are not broad.
+    pub(crate) luts: Luts,
+    filter: Filter,
+    /// Open addressing; a free slot has list [`FREE`].
+    slots: Box<[Slot]>,
+    /// The numbers of the anchors of each list, and where each list begins.
+    numbers: Vec<u32>,
+    lists: Vec<u32>,
+    broad: Vec<(Anchor, u32)>,
+    broad_luts: Luts,
+}
+
+/// One bit for each hash of four symbols.
+#[derive(Debug)]
+struct Filter(Box<[u64; 1 << (FILTER_BITS - 6)]>);
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self(Box::new([0; 1 << (FILTER_BITS - 6)]))
+    }
+}
+
+impl Filter {
+    #[inline]
+    fn may_hold(&self, hash: u32) -> bool {
+        let bit = hash >> (32 - FILTER_BITS);
+        self.0[(bit >> 6) as usize] >> (bit & 63) & 1 == 1
+    }
+
+    fn insert(&mut self, hash: u32) {
+        let bit = hash >> (32 - FILTER_BITS);
+        self.0[(bit >> 6) as usize] |= 1 << (bit & 63);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    gram: u32,
+    list: u32,
+}
+
+const FREE: u32 = u32::MAX;
+
+#[inline]
+fn hash(gram: u32) -> u32 {
+    // Odd, and its bits well mixed: the golden ratio.
+    gram.wrapping_mul(0x9E37_79B1)
+}
+
+/// Places that are sieved at once: a window's, in pieces that stay in the fastest cache.
+const AT_ONCE: usize = 32;
+
+/// Where candidates are put, with room for the eight that are always written.
+type Places = [u32; AT_ONCE * BLOCK + 8];
+
+thread_local! {
+    /// Kept from one text to the next.
+    static PLACES: Cell<Option<Box<Places>>> = const { Cell::new(None) };
+}
+
+impl Anchors {
+    /// `anchors[i]` is number `i`'s.
+    pub(crate) fn new(anchors: &[Anchor]) -> Self {
+        let mut broad = Vec::new();
+        let mut narrow = Vec::new();
+        let mut grams: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (number, anchor) in (0_u32..).zip(anchors) {
+            if *anchor == Anchor::NEVER {
+                continue;
+            }
+            if anchor.is_broad() {
+                broad.push((*anchor, number));
+                continue;
+            }
+            narrow.push(*anchor);
+            anchor.each_text(|gram| {
+                grams
+                    .entry(u32::from_le_bytes(gram))
+                    .or_default()
+                    .push(number)
+            });
+        }
+        let mut filter = Filter::default();
+        let size = (grams.len() * 2).next_power_of_two();
+        let mut slots = vec![
+            Slot {
+                gram: 0,
+                list: FREE
+            };
+            size
+        ]
+        .into_boxed_slice();
+        let (mut numbers, mut lists) = (Vec::new(), Vec::new());
+        let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
+        for (gram, list) in grams {
+            filter.insert(hash(gram));
+            let list = *known.entry(list).or_insert_with_key(|list| {
+                lists.push(numbers.len() as u32);
+                numbers.extend_from_slice(list);
+                lists.len() as u32 - 1
+            });
+            let mut at = slot_of(gram, size);
+            while slots[at].list != FREE {
+                at = (at + 1) % size;
+            }
+            slots[at] = Slot { gram, list };
+        }
+        lists.push(numbers.len() as u32);
+        let broad_anchors: Vec<Anchor> = broad.iter().map(|(anchor, _)| *anchor).collect();
         Self {
-            luts: buckets(anchors, max_sets),
-            tables,
-            pairs,
+            luts: luts(&narrow),
+            filter,
+            slots,
+            numbers,
+            lists,
+            broad,
+            broad_luts: Luts::new(Kind::ALL.map(|kind| match kind {
+                Kind::Anywhere => buckets(&broad_anchors, 1),
+                _ => Vec::new(),
+            })),
         }
     }
 
-    /// Whether any anchor may fit: a bucket mixes its anchors' symbols, and most of what fits one is no pair of any.
+    /// Calls `report` with the number of each anchor that stands in one of the places of `masks`, and where it begins. `masks` are of
+    /// the blocks of `sweep` from number `first` on, by [`Anchors::luts`]. The broad anchors come after the others.
     #[inline]
-    pub(crate) fn may_fit(&self, symbols: [u8; POSITIONS]) -> bool {
-        let [first, second, third] = &self.pairs[..] else {
-            return false;
-        };
-        let [a, b, c, d] = symbols.map(|symbol| usize::from(symbol & 63));
-        first[a] >> b & second[b] >> c & third[c] >> d & 1 == 1
+    pub(crate) fn find(
+        &self,
+        level: Level,
+        sweep: &Sweep,
+        masks: &[u64],
+        first: usize,
+        mut report: impl FnMut(usize, u32),
+    ) {
+        if !self.numbers.is_empty() {
+            // Taken out, so that what is reported may be looked into in turn.
+            let mut places = PLACES
+                .take()
+                .unwrap_or_else(|| Box::new([0; AT_ONCE * BLOCK + 8]));
+            for (number, masks) in masks.chunks(AT_ONCE).enumerate() {
+                let begin = (first + number * AT_ONCE) * BLOCK;
+                let symbols = sweep.symbols.get(begin..).unwrap_or_default();
+                let count = self.sieve(masks, symbols, &mut places);
+                for place in &places[..count] {
+                    let at = *place as usize;
+                    for number in self.list(gram_at(symbols, at)) {
+                        report(begin + at, *number);
+                    }
+                }
+            }
+            PLACES.set(Some(places));
+        }
+        if !self.broad.is_empty() {
+            self.find_broad(level, sweep, first..first + masks.len(), &mut report);
+        }
     }
 
-    /// Calls `report` with the numbers of the anchors that fit `symbols`.
-    #[inline]
-    pub(crate) fn at(&self, symbols: [u8; POSITIONS], mut report: impl FnMut(u32)) {
-        let [a, b, c, d] = symbols.map(|symbol| usize::from(symbol & 63));
-        for (table, (first, second)) in self.tables.iter().zip([(a, b), (b, c), (c, d)]) {
-            let [Some(begin), Some(end)] = [
-                table.slots.get(first * 64 + second),
-                table.slots.get(first * 64 + second + 1),
-            ] else {
-                continue;
+    /// The places of `masks` whose symbols some anchor may have: their number; they stand at the beginning of `places`.
+    #[inline(never)]
+    fn sieve(&self, masks: &[u64], symbols: &[u8], places: &mut Places) -> usize {
+        let count = flatten(masks, places);
+        let mut kept = 0;
+        for number in 0..count {
+            let place = places[number];
+            // Always written and mostly written over, which costs less than a branch that nobody can foretell.
+            places[kept] = place;
+            kept += usize::from(self.filter.may_hold(hash(gram_at(symbols, place as usize))));
+        }
+        kept
+    }
+
+    #[inline(never)]
+    fn list(&self, gram: u32) -> &[u32] {
+        let size = self.slots.len();
+        let mut at = slot_of(gram, size);
+        loop {
+            let Some(slot) = self.slots.get(at).filter(|slot| slot.list != FREE) else {
+                return &[];
             };
-            for entry in table
-                .entries
-                .get(*begin as usize..*end as usize)
-                .unwrap_or_default()
-            {
-                let fits = entry.sets[0] >> a
-                    & entry.sets[1] >> b
-                    & entry.sets[2] >> c
-                    & entry.sets[3] >> d
-                    & 1;
-                if fits == 1 {
-                    report(entry.number);
+            if slot.gram == gram {
+                let list = slot.list as usize;
+                return self
+                    .lists
+                    .get(list..list + 2)
+                    .and_then(|ends| self.numbers.get(ends[0] as usize..ends[1] as usize))
+                    .unwrap_or_default();
+            }
+            at = (at + 1) & (size - 1);
+        }
+    }
+
+    #[inline(never)]
+    fn find_broad(
+        &self,
+        level: Level,
+        sweep: &Sweep,
+        blocks: Range<usize>,
+        report: &mut impl FnMut(usize, u32),
+    ) {
+        for block in blocks {
+            let symbols = sweep.symbols.get(block * BLOCK..).unwrap_or_default();
+            let mut mask = kernel::candidates_in(level, symbols, &self.broad_luts);
+            while mask != 0 {
+                let at = mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                let gram = gram_at(symbols, at).to_le_bytes();
+                for (anchor, number) in &self.broad {
+                    if anchor.fits(gram) {
+                        report(block * BLOCK + at, *number);
+                    }
                 }
             }
         }
     }
 }
 
-impl Table {
-    /// Of entries that are told by their positions `at` and `at + 1`.
-    fn new(part: &[Entry], at: usize) -> Self {
-        if part.is_empty() {
-            return Self::default();
-        }
-        let pairs = |entry: &Entry| {
-            let (first, second) = (entry.sets[at], entry.sets[at + 1]);
-            (0..64_usize)
-                .filter(move |a| first >> a & 1 == 1)
-                .flat_map(move |a| {
-                    (0..64_usize)
-                        .filter(move |b| second >> b & 1 == 1)
-                        .map(move |b| a * 64 + b)
-                })
-        };
-        let mut slots = vec![0_u32; 64 * 64 + 1];
-        for pair in part.iter().flat_map(pairs) {
-            slots[pair + 1] += 1;
-        }
-        let mut begin = 0;
-        for slot in &mut slots {
-            begin += *slot;
-            *slot = begin;
-        }
-        let mut entries = vec![
-            Entry {
-                sets: [0; POSITIONS],
-                number: 0
-            };
-            begin as usize
-        ];
-        let mut next = slots.clone();
-        for entry in part {
-            for pair in pairs(entry) {
-                entries[next[pair] as usize] = *entry;
-                next[pair] += 1;
+/// The four symbols at `at`.
+#[inline]
+fn gram_at(symbols: &[u8], at: usize) -> u32 {
+    symbols
+        .get(at..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |four| u32::from_le_bytes(*four))
+}
+
+#[inline]
+fn slot_of(gram: u32, size: usize) -> usize {
+    // Other bits of the hash than the filter's come first.
+    (hash(gram).rotate_left(17) ^ gram) as usize & (size - 1)
+}
+
+/// Writes the places of all bits of `masks` in a row; returns how many. `masks` are at most [`AT_ONCE`].
+#[inline]
+fn flatten(masks: &[u64], places: &mut Places) -> usize {
+    let mut count = 0;
+    for (block, mask) in masks.iter().take(AT_ONCE).enumerate() {
+        let mut mask = *mask;
+        let more = mask.count_ones() as usize;
+        let base = (block * BLOCK) as u32;
+        let mut written = 0;
+        // Eight at a time, whether there are as many or not: how often is then mostly the same, and foretold.
+        while written < more {
+            if let Some(eight) = places[count + written..].first_chunk_mut::<8>() {
+                for place in eight {
+                    *place = base + (mask.trailing_zeros() & 63);
+                    mask &= mask.wrapping_sub(1);
+                }
             }
+            written += 8;
         }
-        Self { slots, entries }
+        count += more;
     }
+    count
+}
+
+/// Sets of buckets of each kind: another one costs a little at each place, and fits fewer.
+const SETS: [usize; Kind::ALL.len()] = [4, 2, 3, 2, 2];
+
+fn luts(anchors: &[Anchor]) -> Luts {
+    let mut sets = SETS.iter();
+    Luts::new(Kind::ALL.map(|kind| {
+        let of_kind: Vec<Anchor> = anchors
+            .iter()
+            .copied()
+            .filter(|anchor| anchor.kind == kind)
+            .collect();
+        buckets(&of_kind, sets.next().copied().unwrap_or(1))
+    }))
 }
 
 /// Puts anchors that look alike into one bucket, so that a bucket fits few other texts.
-fn buckets(anchors: &[Anchor], max_sets: usize) -> Luts {
+fn buckets(anchors: &[Anchor], max_sets: usize) -> Vec<[[u8; 64]; POSITIONS]> {
     if anchors.is_empty() {
-        return Luts::default();
+        return Vec::new();
     }
     let mut distinct: Vec<[SymbolSet; POSITIONS]> =
         anchors.iter().map(|anchor| anchor.sets).collect();
@@ -306,7 +694,7 @@ fn buckets(anchors: &[Anchor], max_sets: usize) -> Luts {
             *to |= from;
         }
     }
-    let luts = buckets
+    buckets
         .chunks(8)
         .map(|eight| {
             let mut luts = [[0_u8; 64]; POSITIONS];
@@ -319,6 +707,5 @@ fn buckets(anchors: &[Anchor], max_sets: usize) -> Luts {
             }
             luts
         })
-        .collect();
-    Luts::new(luts)
+        .collect()
 }

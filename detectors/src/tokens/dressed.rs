@@ -6,11 +6,11 @@
 use std::ops::Range;
 
 use super::TokenEngine;
-use super::anchors::{Anchor, SymbolSet, weight_of};
+use super::anchors::{Anchor, SymbolSet};
 use super::program::{Case, Program, Runs};
 use super::shape::Way;
 use crate::finding::Via;
-use crate::kernel::{POSITIONS, SYMBOLS};
+use crate::kernel::{Kind, POSITIONS, SYMBOLS};
 
 /// Bytes of a body that begins after the prefix, at least, for a program to be strong.
 const MIN_BODY: u32 = 16;
@@ -39,11 +39,14 @@ pub(crate) fn is_strong(way: &Way) -> bool {
         .clone()
         .any(|atom| atom.set.bytes().all(|byte| !byte.is_ascii_alphabetic()));
     let body: u32 = way.atoms.iter().map(|atom| atom.min).sum::<u32>() - prefix;
-    let Ok((anchor, offset)) = Anchor::of(way) else {
+    let Ok((_, offset)) = Anchor::of(way) else {
         return false;
     };
-    let chance: f64 = anchor.sets.iter().map(|set| weight_of(*set)).product();
-    prefix >= 4 && has_sign && offset < 16 && body >= MIN_BODY && chance < MAX_CHANCE
+    prefix >= 4
+        && has_sign
+        && offset < 16
+        && body >= MIN_BODY
+        && Anchor::least_chance(way, 16) < MAX_CHANCE
 }
 
 /// The anchor as each cipher writes it.
@@ -53,11 +56,23 @@ pub(crate) fn anchors(anchor: &Anchor, mut add: impl FnMut(Cipher, Anchor)) {
         for (to, from) in sets.iter_mut().zip(anchor.sets) {
             *to = ciphered(cipher, from);
         }
-        add(cipher, Anchor { sets });
+        add(
+            cipher,
+            Anchor {
+                sets,
+                kind: Kind::AtEdge,
+            },
+        );
     }
     let mut sets = anchor.sets;
     sets.reverse();
-    add(Cipher::Reversed, Anchor { sets });
+    add(
+        Cipher::Reversed,
+        Anchor {
+            sets,
+            kind: Kind::AtEdge,
+        },
+    );
 }
 
 fn ciphered(cipher: Cipher, set: SymbolSet) -> SymbolSet {
@@ -175,31 +190,6 @@ impl TokenEngine {
         let end = program.matched(&self.classes, Case::Kept, &joined, 0, &mut fresh)?;
         let last = *from.get(end.checked_sub(1)?)?;
         Some((start..start + last + 1, vec![Via::Joined]))
-    }
-
-    /// Adds what stands in `text` in a cipher; `candidates` are of [`TokenEngine::cipher_anchors`].
-    pub(crate) fn ciphered(&self, symbols: &[u8], at: usize, mut read: impl FnMut(Cipher)) {
-        let Some(symbols) = symbols
-            .get(at..)
-            .and_then(|symbols| symbols.first_chunk::<POSITIONS>())
-        else {
-            return;
-        };
-        if !self.ciphered.may_fit(*symbols) {
-            return;
-        }
-        let mut done = [false; 3];
-        self.ciphered.at(*symbols, |number| {
-            if let Some(cipher) = self.ciphers.get(number as usize)
-                && !std::mem::replace(&mut done[*cipher as usize], true)
-            {
-                read(*cipher);
-            }
-        });
-    }
-
-    pub(crate) fn cipher_anchors(&self) -> &crate::kernel::Luts {
-        &self.ciphered.luts
     }
 }
 

@@ -57,13 +57,19 @@ pub(crate) enum Case {
 /// candidates stand in a run.
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
-    runs: Vec<Range<usize>>,
+    runs: Vec<(u32, Range<usize>)>,
+    /// Which text the runs are of that have this number.
+    text: u32,
 }
 
 impl Runs {
     pub(crate) fn reset(&mut self, classes: &Classes) {
-        self.runs.clear();
-        self.runs.resize(2 * classes.sets.len(), 0..0);
+        if self.runs.len() != 2 * classes.sets.len() || self.text == u32::MAX {
+            self.runs.clear();
+            self.runs.resize(2 * classes.sets.len(), (0, 0..0));
+            self.text = 0;
+        }
+        self.text += 1;
     }
 }
 
@@ -110,17 +116,17 @@ impl Classes {
                 .take_while(|byte| table[usize::from(**byte)] & wanted != 0)
                 .count()
         };
-        let Some(known) = runs
+        let text_number = runs.text;
+        let Some((of, run)) = runs
             .runs
             .get_mut(2 * usize::from(set) + usize::from(case == Case::Ignored))
         else {
             return count(at, max);
         };
-        if !(known.start <= at && at < known.end) {
-            *known = at..at + count(at, usize::MAX);
+        if *of != text_number || !run.contains(&at) {
+            (*of, *run) = (text_number, at..at + count(at, usize::MAX));
         }
-        let left = known.end - at;
-        left.min(max)
+        (run.end - at).min(max)
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use super::inflate;
 use super::map::View;
 use crate::finding::Via;
+use crate::kernel::BASE85_ALPHABETS;
 
 /// Characters in a row that hold the shortest credential.
 const LEAST: usize = 26;
@@ -11,20 +13,14 @@ const LEAST: usize = 26;
 /// Characters to either side of where one is asked for.
 const MOST: usize = 4096;
 
+/// Characters of four groups, which are enough to tell text.
+const SAMPLE: usize = 20;
+
 /// The dialects.
 pub(super) static ALPHABETS: [Alphabet; 3] = [
-    // Adobe and btoa.
-    Alphabet::new(
-        b"!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstu",
-    ),
-    // RFC 1924, git and Python's `b85encode`.
-    Alphabet::new(
-        b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~",
-    ),
-    // ZeroMQ RFC 32.
-    Alphabet::new(
-        b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#",
-    ),
+    Alphabet::new(BASE85_ALPHABETS[0]),
+    Alphabet::new(BASE85_ALPHABETS[1]),
+    Alphabet::new(BASE85_ALPHABETS[2]),
 ];
 
 /// The value of each character, or [`NONE`].
@@ -67,18 +63,60 @@ impl Alphabet {
         (before + after >= LEAST).then_some(middle - before..middle + after)
     }
 
+    /// Whether the groups from `at` on are text.
+    pub(super) fn is_text(&self, text: &[u8], at: usize) -> bool {
+        let groups = text.get(at..at + SAMPLE).unwrap_or_default();
+        !groups.is_empty()
+            && groups.chunks(5).all(|five| {
+                let readable = |byte: &u8| matches!(byte, 0 | b'\t' | b'\n' | b'\r' | b' '..=b'~');
+                self.number(five).to_be_bytes().iter().all(readable)
+            })
+    }
+
+    /// Whether the groups from `at` on begin compressed data.
+    pub(super) fn is_compressed(&self, text: &[u8], at: usize) -> bool {
+        let groups = text.get(at..at + LEAST).unwrap_or_default();
+        let mut bytes = [0; LEAST];
+        let mut length = 0;
+        for (to, five) in bytes.chunks_exact_mut(4).zip(groups.chunks_exact(5)) {
+            to.copy_from_slice(&self.number(five).to_be_bytes());
+            length += 4;
+        }
+        inflate::is_compressed(&bytes[..length], true)
+    }
+
+    /// A group cut short counts as filled up with the highest digit.
+    fn number(&self, five: &[u8]) -> u32 {
+        (0..5).fold(0_u64, |number, at| {
+            number * 85 + u64::from(five.get(at).map_or(84, |digit| self.value(*digit)))
+        }) as u32
+    }
+
     pub(super) fn view(&self, run: &[u8], phase: usize) -> View {
         let digits = run.get(phase..).unwrap_or_default();
         let mut text = Vec::with_capacity(digits.len() * 4 / 5 + 4);
         for five in digits.chunks(5) {
-            // A group cut short counts as filled up with the highest digit.
-            let number = (0..5).fold(0_u64, |number, at| {
-                number * 85 + u64::from(five.get(at).map_or(84, |digit| self.value(*digit)))
-            });
-            text.extend_from_slice(&(number as u32).to_be_bytes()[..five.len().saturating_sub(1)]);
+            text.extend_from_slice(
+                &self.number(five).to_be_bytes()[..five.len().saturating_sub(1)],
+            );
         }
         View::digits(text, phase, 5, 4, Via::Base85)
     }
+}
+
+/// Of one dialect, where in a block, which `next` follows, four groups begin that may be text, and where a run of digits does
+/// that is as long; `before` says whether a digit stands before the block.
+pub(super) fn starts(here: &(u64, u64), next: &(u64, u64), before: bool) -> (u64, u64) {
+    let digits = u128::from(here.0) | u128::from(next.0) << 64;
+    let two = digits & digits >> 1;
+    let four = two & two >> 2;
+    let eight = four & four >> 4;
+    let row = eight & eight >> 8 & four >> 16;
+    let leads = u128::from(here.1) | u128::from(next.1) << 64;
+    let leads = leads & leads >> 5;
+    let texts = leads & leads >> 10 & row;
+    let begins = row as u64 & !(here.0 << 1 | u64::from(before));
+    (texts as u64, begins)
 }
 
 #[cfg(test)]

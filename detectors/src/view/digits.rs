@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::map::View;
 use crate::finding::Via;
-use crate::kernel::{self, Level, class};
+use crate::kernel::{self, BASE64, BLOCK, Level, NO_DIGIT, class};
 
 /// Base58 is one long number, so its length is bounded.
 const BASE58: Range<usize> = 20..257;
@@ -16,7 +16,6 @@ const THREES: usize = 45;
 /// One way to read a part of a run.
 #[derive(Clone, Debug)]
 enum Plan {
-    Base64 { phase: usize },
     ReversedBase64 { phase: usize },
     Base58,
     Binary { phase: usize },
@@ -38,7 +37,6 @@ pub(super) fn views(level: Level, run: &[u8], any: u8, all: u8, backwards: bool)
     // Names in capitals have signs between their words.
     let both = any & class::UPPER != 0 && any & class::LOWER != 0;
     if both || any & class::UPPER != 0 && any & class::SIGN == 0 {
-        plans.extend((0..4).map(|phase| Plan::Base64 { phase }));
         if backwards {
             plans.extend((0..4).map(|phase| Plan::ReversedBase64 { phase }));
         }
@@ -76,10 +74,6 @@ impl Views<'_> {
         text.clear();
         let run = self.run;
         let view = match self.plans.pop()? {
-            Plan::Base64 { phase } => {
-                kernel::base64(self.level, run.get(phase..)?, &mut text);
-                View::digits(text, phase, 4, 3, Via::Base64)
-            }
             Plan::ReversedBase64 { phase } => {
                 let reversed: Vec<u8> = run.iter().rev().skip(phase).copied().collect();
                 kernel::base64(self.level, &reversed, &mut text);
@@ -117,6 +111,79 @@ impl Views<'_> {
         };
         Some(view)
     }
+}
+
+fn base64_value(digit: u8) -> u8 {
+    BASE64.get(usize::from(digit)).copied().unwrap_or(NO_DIGIT)
+}
+
+/// Whether base64 digits begin with text in characters of more than one byte, as far as the first ones tell.
+pub(super) fn is_not_ascii_text(digits: &[u8]) -> bool {
+    // The bytes one by one, since the first mostly is no beginning of any character.
+    let byte = |number: usize| {
+        let at = number / 3 * 4;
+        let value = |offset: usize| digits.get(at + offset).map(|digit| base64_value(*digit));
+        Some(match number % 3 {
+            0 => value(0)? << 2 | value(1)? >> 4,
+            1 => value(1)? << 4 | value(2)? >> 2,
+            _ => value(2)? << 6 | value(3)?,
+        })
+    };
+    let (mut at, mut long) = (0, false);
+    while let Some(first) = byte(at).filter(|_| at < UTF8) {
+        let more = match first {
+            b'\t' | b'\n' | b'\r' | 0x20..0x7F => 0,
+            0xC2..=0xDF => 1,
+            0xE0..=0xEF => 2,
+            0xF0..=0xF4 => 3,
+            _ => return false,
+        };
+        long |= more > 0;
+        for next in 1..=more {
+            match byte(at + next) {
+                Some(0x80..=0xBF) => {}
+                Some(_) => return false,
+                None => return long && at >= kernel::READABLE,
+            }
+        }
+        at += 1 + more;
+    }
+    long && at >= kernel::READABLE
+}
+
+/// Bytes at the beginning of a run that tell whether it is text.
+const UTF8: usize = 28;
+
+/// Whether digits are as mixed as compressed data is: in small letters, capitals and digits alike.
+pub(super) fn may_be_compressed(digits: &[u8]) -> bool {
+    let [mut small, mut capital, mut number] = [0; 3];
+    for digit in digits.iter().take(32) {
+        small += usize::from(digit.is_ascii_lowercase());
+        capital += usize::from(digit.is_ascii_uppercase());
+        number += usize::from(digit.is_ascii_digit());
+    }
+    small >= 4 && capital >= 4 && small + capital + number >= 16
+}
+
+/// Whether hexadecimal digits, in pairs from `phase` on, may stand for text or begin with compressed data.
+pub(super) fn is_hex_of_text(digits: &[u8], phase: usize) -> bool {
+    let mut row = 0;
+    let mut pairs = digits.get(phase..).unwrap_or_default().chunks_exact(2);
+    // Fourteen bytes in a row that are ASCII.
+    if pairs.any(|pair| {
+        row = if pair[0] < b'8' { row + 1 } else { 0 };
+        row == kernel::READABLE
+    }) {
+        return true;
+    }
+    let head = hex(
+        digits
+            .get(..digits.len().min(2 * BLOCK))
+            .unwrap_or_default(),
+        phase,
+        Vec::new(),
+    );
+    super::is_utf8(&head.text) || super::inflate::is_compressed(&head.text, true)
 }
 
 /// What a run of hexadecimal digits stands for, if its first pair begins at `phase`.
@@ -244,8 +311,6 @@ mod tests {
             data_encoding::BASE32_NOPAD.encode(text),
             data_encoding::BASE32_NOPAD.encode(text).to_lowercase(),
             data_encoding::BASE32HEX_NOPAD.encode(text),
-            data_encoding::BASE64_NOPAD.encode(text),
-            format!("x{}", data_encoding::BASE64_NOPAD.encode(text)),
             // From the reference of base58: computed by repeated division in the test of known secrets, too.
             text.iter().map(|byte| format!("{byte:08b}")).collect(),
             text.iter().map(|byte| format!("{byte:03o}")).collect(),

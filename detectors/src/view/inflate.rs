@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use memchr::memmem::Finder;
 
+use crate::kernel::BLOCK;
+
 /// A member shorter than this holds no credential.
 const LEAST: usize = 12;
 
@@ -63,31 +65,47 @@ pub(super) fn is_compressed(text: &[u8], headless_too: bool) -> bool {
             || headless_too && headless(text, 1).is_some())
 }
 
-/// Where compressed data may begin in `text[..swept]`.
-pub(super) fn starts(text: &[u8], swept: usize, depth: u8) -> Vec<Start> {
+/// Where compressed data may begin in `text[..swept]`: at its beginning, or with a magic number in one of `blocks`, each of
+/// [`BLOCK`] bytes.
+pub(super) fn starts(
+    text: &[u8],
+    swept: usize,
+    depth: u8,
+    blocks: impl Iterator<Item = usize>,
+) -> Vec<Start> {
     let mut starts = Vec::new();
     let near = text.get(..swept).unwrap_or(text);
     if near.len() < LEAST {
         return starts;
     }
-    for (magic, kind) in MAGICS.iter() {
-        for at in magic.find_iter(near) {
-            let format = match kind {
-                Format::Zip(_) => match zip_header(&text[at..]) {
-                    Some(length) => Format::Zip(length),
-                    None => continue,
-                },
-                kind => *kind,
-            };
-            starts.push(Start { at, format });
+    for number in blocks {
+        let begin = number * BLOCK;
+        let here = near
+            .get(begin..near.len().min(begin + BLOCK + MAGIC - 1))
+            .unwrap_or_default();
+        for (magic, kind) in MAGICS.iter() {
+            for at in magic.find_iter(here).map(|at| begin + at) {
+                let format = match kind {
+                    Format::Zip(_) => match zip_header(&text[at..]) {
+                        Some(length) => Format::Zip(length),
+                        None => continue,
+                    },
+                    kind => *kind,
+                };
+                starts.push(Start { at, format });
+            }
         }
     }
     starts.sort_by_key(|start| start.at);
+    starts.dedup_by_key(|start| start.at);
     if starts.first().is_none_or(|start| start.at > 0) {
         starts.extend(headless(near, depth).map(|format| Start { at: 0, format }));
     }
     starts
 }
+
+/// Bytes of the longest magic number.
+const MAGIC: usize = 4;
 
 /// A format without a magic number that `text` is in, as far as its first bytes tell.
 fn headless(text: &[u8], depth: u8) -> Option<Format> {
@@ -183,13 +201,23 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
+    /// The next `count` bits, at most 25.
     fn take(&mut self, count: usize) -> Option<u32> {
-        (0..count).try_fold(0, |number, bit| {
-            let byte = *self.text.get(self.at / 8)?;
-            let value = u32::from(byte >> (self.at % 8) & 1);
-            self.at += 1;
-            Some(number | value << bit)
-        })
+        let from = self.at / 8;
+        let word = match self.text.get(from..).and_then(|rest| rest.first_chunk()) {
+            Some(four) => u32::from_le_bytes(*four),
+            // At the very end the bytes that are missing must not be asked for.
+            None if self.at + count <= 8 * self.text.len() => {
+                let rest = self.text.get(from..).unwrap_or_default();
+                rest.iter()
+                    .rev()
+                    .fold(0, |word, byte| word << 8 | u32::from(*byte))
+            }
+            None => return None,
+        };
+        let number = word >> (self.at % 8) & ((1 << count) - 1);
+        self.at += count;
+        Some(number)
     }
 
     /// RFC 1951, section 3.2.6; codes are written with their high bit first.
@@ -331,7 +359,7 @@ mod tests {
     #[test]
     fn every_format_is_told_and_inflated() {
         for (name, data) in compressed() {
-            let starts = starts(&data, data.len(), 1);
+            let starts = starts(&data, data.len(), 1, 0..data.len().div_ceil(BLOCK));
             assert_eq!(starts.len(), 1, "{name}: {starts:?}");
             let mut budget = 10_000;
             let Outcome::Whole(text, length) = inflate(&data, starts[0].format, &mut budget) else {
@@ -369,7 +397,7 @@ mod tests {
                     (state >> 33) as u8
                 })
                 .collect();
-            tried += starts(&bytes, bytes.len(), 1).len();
+            tried += starts(&bytes, bytes.len(), 1, 0..2).len();
         }
         assert!(tried < 400, "{tried} of 10000");
     }

@@ -10,7 +10,8 @@ use super::{
     Work, ascii85, examine_view, inflate, is_promising, narrow, numbers, spelled, uuencode,
 };
 use crate::finding::Via;
-use crate::kernel::{BLOCK, Masks, Sweep};
+use crate::kernel::{self, BLOCK, Blocks, Masks, Sweep, gate, is_numbers};
+use crate::tokens::Cipher;
 use crate::window::{Engines, Match};
 
 /// Bytes on either side of an escape or look-alike that may belong to the same word.
@@ -22,20 +23,21 @@ pub(super) struct Reader<'a, 'm> {
     text: &'a [u8],
     swept: usize,
     sweep: &'a Sweep,
-    masks: &'a [Masks],
+    masks: Blocks<'a>,
     depth: u8,
     work: &'a mut Work,
     matches: &'m mut Vec<Match>,
     /// Whether a region went on behind what was swept.
     cut: bool,
+    runs: runs::Runs,
     /// Up to where each kind of region was read.
-    runs_done: usize,
     escapes_done: usize,
     folds_done: usize,
     narrow_done: usize,
     spelled_done: usize,
     numbers_done: usize,
-    ascii85_done: [usize; 3],
+    /// Of each dialect and each place of its groups.
+    ascii85_done: [[usize; 5]; 3],
 }
 
 impl<'a, 'm> Reader<'a, 'm> {
@@ -53,60 +55,56 @@ impl<'a, 'm> Reader<'a, 'm> {
             text,
             swept,
             sweep,
-            masks: &sweep.masks[..swept.div_ceil(BLOCK)],
+            masks: sweep.blocks(swept),
             depth,
             work,
             matches,
             cut: false,
-            runs_done: 0,
+            runs: runs::Runs::default(),
             escapes_done: 0,
             folds_done: 0,
             narrow_done: 0,
             spelled_done: 0,
             numbers_done: 0,
-            ascii85_done: [0; 3],
+            ascii85_done: [[0; 5]; 3],
         }
     }
 
-    pub(super) fn read(mut self) -> bool {
-        // Every magic number has, or is followed by, bytes that are not ASCII.
-        if self.masks.iter().any(|masks| masks.high != 0) {
-            self.compressed();
-        }
+    pub(super) fn read(mut self, ciphered: &[(usize, Cipher)]) -> bool {
+        self.compressed();
         self.uuencoded();
-        for number in 0..self.masks.len() {
-            let masks = self.masks[number];
-            let next = self.masks.get(number + 1).copied().unwrap_or_default();
-            self.runs(number, &masks, &next);
-            let escapes = self.escapes_in(number);
-            if escapes != 0 {
-                self.escapes(number, escapes);
+        let sweep = self.sweep;
+        for (number, open) in sweep.gates.open[..self.masks.len()].iter().enumerate() {
+            if *open == 0 {
+                continue;
             }
-            let beginnings =
-                masks.high & !masks.continued & shifted(masks.continued, next.continued, 1);
-            if beginnings != 0 {
+            if open & gate::ROWS != 0 {
+                self.runs(number, *open);
+            }
+            if open & gate::ESCAPES != 0 {
+                self.escapes(number, self.escapes_in(number));
+            }
+            if open & gate::FOLDS != 0 {
+                let (masks, next) = (self.masks.at(number), self.masks.at(number + 1));
+                let beginnings =
+                    masks.high & !masks.continued & shifted(masks.continued, next.continued, 1);
                 self.folds(number, beginnings);
             }
-            if masks.zero != 0
-                && (masks.alnum & shifted(masks.zero, next.zero, 1)).count_ones() >= 10
-            {
+            if open & gate::NARROW != 0 {
                 self.narrow(number);
             }
-            let previous = number
-                .checked_sub(1)
-                .map_or(0, |number| self.masks[number].alnum >> 63);
-            let alone =
-                masks.alnum & !(masks.alnum << 1 | previous) & !shifted(masks.alnum, next.alnum, 1);
-            if is_spelled(&masks, alone) {
+            if open & gate::SPELLED != 0 {
                 self.spelled(number);
             }
-            if is_numbers(&masks) {
+            if open & gate::NUMBERS != 0 {
                 self.numbers(number);
             }
-            if is_ascii85(&masks) {
+            if open & gate::BASE85 != 0 {
                 self.ascii85(number);
             }
         }
+        self.ciphers(ciphered);
+        self.runs_cut();
         self.cut
     }
 
@@ -153,9 +151,8 @@ impl<'a, 'm> Reader<'a, 'm> {
 
     /// Blocks in a row of which `qualifies` is true, and one on either side.
     fn blocks_around(&mut self, number: usize, qualifies: impl Fn(&Masks) -> bool) -> Range<usize> {
-        let more = self.masks[number + 1..]
-            .iter()
-            .take_while(|masks| qualifies(masks))
+        let more = (number + 1..self.masks.len())
+            .take_while(|number| qualifies(&self.masks.at(*number)))
             .count();
         let start = number.saturating_sub(1) * BLOCK;
         // What goes on behind what was swept must be asked for again.
@@ -183,7 +180,7 @@ impl<'a, 'm> Reader<'a, 'm> {
         if number * BLOCK < self.numbers_done {
             return;
         }
-        let region = self.blocks_around(number, is_numbers);
+        let region = self.blocks_around(number, |masks| is_numbers(masks.alnum, masks.hex));
         self.numbers_done = region.end - BLOCK.min(region.end);
         for view in numbers::views(&self.text[region.clone()]) {
             self.view(Some(view), region.start);
@@ -192,26 +189,59 @@ impl<'a, 'm> Reader<'a, 'm> {
 
     #[inline(never)]
     fn ascii85(&mut self, number: usize) {
-        for (kind, alphabet) in ascii85::ALPHABETS.iter().enumerate() {
-            let middle = number * BLOCK + BLOCK / 2;
-            if middle < self.ascii85_done[kind] {
-                continue;
+        let bits = |number: usize| {
+            let begin = (number * BLOCK).min(self.text.len());
+            let block = &self.text[begin..self.text.len().min(begin + BLOCK)];
+            kernel::base85_bits(self.work.level, block)
+        };
+        let (here, next) = (bits(number), bits(number + 1));
+        let before = number
+            .checked_sub(1)
+            .map_or([(0, 0); 3], bits)
+            .map(|(digits, _)| digits >> 63 == 1);
+        for (dialect, alphabet) in ascii85::ALPHABETS.iter().enumerate() {
+            let (mut texts, mut begins) =
+                ascii85::starts(&here[dialect], &next[dialect], before[dialect]);
+            while texts != 0 {
+                let at = number * BLOCK + texts.trailing_zeros() as usize;
+                texts &= texts - 1;
+                let done = self.ascii85_done[dialect][at % 5];
+                if at >= done && alphabet.is_text(self.text, at) {
+                    self.ascii85_at(dialect, at);
+                }
             }
-            let Some(region) = alphabet.region(self.text, middle) else {
-                continue;
-            };
-            self.ascii85_done[kind] = region.end;
-            for phase in 0..5 {
-                let view = alphabet.view(&self.text[region.clone()], phase);
-                self.decoded(&view, region.start);
+            while begins != 0 {
+                let at = number * BLOCK + begins.trailing_zeros() as usize;
+                begins &= begins - 1;
+                if alphabet.is_compressed(self.text, at) {
+                    self.ascii85_at(dialect, at);
+                }
             }
         }
+    }
+
+    /// Decodes the run of base 85 around `at`, where a group begins.
+    #[inline(never)]
+    fn ascii85_at(&mut self, dialect: usize, at: usize) {
+        let alphabet = &ascii85::ALPHABETS[dialect];
+        let Some(region) = alphabet.region(self.text, at) else {
+            return;
+        };
+        self.ascii85_done[dialect][at % 5] = region.end;
+        let view = alphabet.view(&self.text[region.clone()], (at - region.start) % 5);
+        self.view(Some(view), region.start);
     }
 
     /// Compressed data.
     #[inline(never)]
     fn compressed(&mut self) {
-        for start in inflate::starts(self.text, self.swept, self.depth) {
+        let open = &self.sweep.gates.open[..self.masks.len()];
+        let blocks = open
+            .iter()
+            .enumerate()
+            .filter(|(_, open)| **open & gate::MAGIC != 0)
+            .map(|(number, _)| number);
+        for start in inflate::starts(self.text, self.swept, self.depth, blocks) {
             let left = if start.format.is_guessed() {
                 &mut self.work.attempts
             } else {
@@ -266,50 +296,4 @@ fn lowest(count: usize) -> u64 {
 /// Bit `i` is bit `i + by` of the two in a row.
 fn shifted(mask: u64, next: u64, by: u32) -> u64 {
     mask >> by | next << (64 - by)
-}
-
-/// Whether nearly all letters and digits of a block, or of half of it, stand alone. Random bytes have nine such in a block, and
-/// half of those bytes are high.
-fn is_spelled(masks: &Masks, alone: u64) -> bool {
-    let most = |alone: u32, alnum: u32| 4 * alone >= 3 * alnum;
-    let count = alone.count_ones();
-    if masks.high != 0 {
-        return count >= 14 && most(count, masks.alnum.count_ones());
-    }
-    count >= 10 && most(count, masks.alnum.count_ones())
-        || count >= 8
-            && [0, 32].into_iter().any(|half| {
-                let part = |mask: u64| ((mask >> half) as u32).count_ones();
-                part(alone) >= 8 && most(part(alone), part(masks.alnum))
-            })
-}
-
-/// Whether half of a block holds hardly more than numbers and what stands between them.
-fn is_numbers(masks: &Masks) -> bool {
-    if masks.hex.count_ones() < 10 {
-        return false;
-    }
-    let begin = masks.alnum & !(masks.alnum << 1);
-    [0, 32].into_iter().any(|half| {
-        let part = |mask: u64| (mask >> half) as u32;
-        let hex = part(masks.hex).count_ones();
-        let letters = part(masks.alnum & !masks.hex).count_ones();
-        let numbers = part(begin).count_ones();
-        // Binary numbers are eight digits long, all others four at most.
-        hex >= 10 && 2 * letters <= hex && (numbers >= 5 || numbers >= 3 && hex >= 26)
-    })
-}
-
-/// Whether a block may be base 85: hardly a gap, and of 85 characters about 26 capitals, 36 small letters and digits, and 23
-/// signs.
-fn is_ascii85(masks: &Masks) -> bool {
-    let capitals = masks.upper.count_ones();
-    let others = masks.alnum.count_ones() - capitals;
-    let signs = (!(masks.alnum | masks.gap)).count_ones();
-    masks.high | masks.zero == 0
-        && signs >= 5
-        && masks.digit.count_ones() >= 1
-        && (8..=40).contains(&capitals)
-        && (8..=44).contains(&others)
-        && masks.gap.count_ones() <= 6
 }

@@ -2,7 +2,7 @@
 
 use super::super::map::Rewriter;
 use super::super::{fold, quoted_printable, unescape};
-use super::{AROUND, Reader, lowest, shifted};
+use super::{AROUND, Reader, lowest};
 use crate::kernel::BLOCK;
 
 /// Bytes between two escapes of one region.
@@ -14,24 +14,10 @@ const FOLDED: usize = 16;
 impl Reader<'_, '_> {
     /// Where an escape may begin.
     pub(super) fn escapes_in(&self, number: usize) -> u64 {
-        let masks = &self.masks[number];
-        if masks.lead | masks.backslash | masks.ampersand == 0 {
-            return 0;
-        }
-        let next = self.masks.get(number + 1).copied().unwrap_or_default();
-        let hex_pair = shifted(masks.hex, next.hex, 1) & shifted(masks.hex, next.hex, 2);
-        let escaped = shifted(masks.escaped, next.escaped, 1);
-        let gap = shifted(masks.gap, next.gap, 1);
-        let after_word = masks.wide << 1
-            | number
-                .checked_sub(1)
-                .map_or(0, |number| self.masks[number].wide >> 63)
-            | u64::from(number == 0);
-        let soft = masks.lead & escaped & gap & (after_word | masks.gap << 1);
-        masks.backslash & escaped
-            | masks.lead & (hex_pair | escaped & !gap)
-            | soft
-            | masks.ampersand & !gap
+        self.sweep.gates.escapes[..self.masks.len()]
+            .get(number)
+            .copied()
+            .unwrap_or(0)
     }
 
     #[inline(never)]
@@ -120,7 +106,7 @@ impl Reader<'_, '_> {
     fn word_start(&self, at: usize) -> usize {
         let least = at.saturating_sub(AROUND);
         let mut number = at / BLOCK;
-        let mut gaps = self.masks.get(number).map_or(0, |masks| masks.gap) & lowest(at % BLOCK);
+        let mut gaps = self.masks.at(number).gap & lowest(at % BLOCK);
         loop {
             if gaps != 0 {
                 return (number * BLOCK + 64 - gaps.leading_zeros() as usize).max(least);
@@ -129,7 +115,7 @@ impl Reader<'_, '_> {
                 return least;
             }
             number -= 1;
-            gaps = self.masks[number].gap;
+            gaps = self.masks.at(number).gap;
         }
     }
 
@@ -149,7 +135,7 @@ impl Reader<'_, '_> {
     fn gap_after(&self, at: usize) -> usize {
         let most = (at + AROUND).min(self.text.len());
         let mut number = at / BLOCK;
-        let mut gaps = self.masks.get(number).map_or(0, |masks| masks.gap) & !lowest(at % BLOCK);
+        let mut gaps = self.masks.at(number).gap & !lowest(at % BLOCK);
         loop {
             if gaps != 0 {
                 return (number * BLOCK + gaps.trailing_zeros() as usize).min(most);
@@ -162,7 +148,7 @@ impl Reader<'_, '_> {
                     most
                 });
             }
-            gaps = self.masks[number].gap;
+            gaps = self.masks.at(number).gap;
         }
     }
 

@@ -1,13 +1,17 @@
 //! Runs of letters and digits: wrapped lines, base64 and the other bases, and simple ciphers.
+//!
+//! Most runs are names, paths and random bytes, so each decoder is asked first whether what it would make could be text: that is
+//! told from the digits themselves, many at once, since each byte above 0x7F shows in one bit of one digit. Only where enough
+//! bytes in a row are ASCII is anything decoded, and only around there.
 
 use std::ops::Range;
 
 use super::super::map::{Rewriter, View};
-use super::super::{MAX_DEPTH, digits, examine_view, is_promising, wrap};
+use super::super::{MAX_DEPTH, digits, examine_view, inflate, wrap};
 use super::{AROUND, Reader, lowest};
 use crate::finding::Via;
-use crate::kernel::{self, BLOCK, Masks};
-use crate::tokens::is_beside_base64;
+use crate::kernel::{self, BLOCK, Masks, gate};
+use crate::tokens::{Cipher, is_beside_base64};
 
 /// Characters of base64 in a row from which on a line may be wrapped, and from which on a run is decoded.
 const WRAPPED: usize = 16;
@@ -22,34 +26,157 @@ const REPEATED: usize = 512;
 /// Characters of base32 in a row that hold the shortest credential.
 const BASE32: usize = 26;
 
+/// Characters of a run that is read as a whole, because it is one number or because it stands backwards.
+const WHOLE: usize = 4096;
+
 /// Bytes of a run after the swept text that are still decoded.
 const BEYOND: usize = 2048;
 
+/// Digits of base64 on either side of what is text that are decoded with it.
+const BESIDE: usize = 1024;
+
+/// Digits at the beginning of a run that tell whether it is compressed, or text of other letters.
+const HEAD: usize = 44;
+
+/// What was found of the blocks so far.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    /// Up to where wrapped lines were joined: what stands there is read in their view.
+    wrapped: usize,
+    /// Up to where base64 of each phase was decoded or needs no decoding.
+    base64: [usize; 4],
+    /// The last run whose end was looked for.
+    run: Range<usize>,
+    /// The base64 bits of one block: its number, and the bits.
+    bits: Option<(usize, [u64; 4])>,
+}
+
+/// Every fourth bit.
+const FOURTH: u64 = 0x1111_1111_1111_1111;
+
+/// Rows of 16 bits: bit `i` is set if bits `i` to `i + 15` are.
+fn sixteen(bits: u128) -> u128 {
+    let two = bits & bits >> 1;
+    let four = two & two >> 2;
+    let eight = four & four >> 4;
+    eight & eight >> 8
+}
+
+fn pair(mask: u64, next: u64) -> u128 {
+    u128::from(mask) | u128::from(next) << 64
+}
+
 impl Reader<'_, '_> {
-    /// Runs of base64 characters.
-    pub(super) fn runs(&mut self, number: usize, masks: &Masks, next: &Masks) {
-        let wide = u128::from(masks.wide) | u128::from(next.wide) << 64;
-        let two = wide & wide >> 1;
-        let four = two & two >> 2;
-        let eight = four & four >> 4;
-        let mut starts = (eight & eight >> 8) as u64;
-        while starts != 0 {
-            let start = number * BLOCK + starts.trailing_zeros() as usize;
-            if start < self.runs_done {
-                starts &= !lowest(self.runs_done - number * BLOCK);
-                continue;
-            }
-            self.run(start);
+    /// Runs of base64 characters of which 16 in a row begin in the block.
+    pub(super) fn runs(&mut self, number: usize, open: u64) {
+        let rows = self.sweep.gates.rows[number];
+        let begins = !(self.masks.at(number).wide << 1 | self.masks.before(number).wide >> 63);
+        self.each(number, rows & begins, Self::wrapped);
+        if open & gate::BLOBS == 0 || number * BLOCK + BLOCK <= self.runs.wrapped {
+            return;
         }
+        let blobs = self.sweep.gates.blobs[number];
+        self.each(number, blobs & begins, Self::run_begins);
+        self.base64(number, blobs);
+        if open & gate::HEX != 0 {
+            self.rows(number, HEX, |masks| masks.hex, Self::hex);
+        }
+        if open & gate::CAPITALS != 0 {
+            self.rows(
+                number,
+                BASE32,
+                |masks| masks.upper | masks.digit,
+                Self::base32,
+            );
+        }
+        if open & gate::SMALL != 0 {
+            self.rows(
+                number,
+                BASE32,
+                |masks| masks.alnum & !masks.upper,
+                Self::base32,
+            );
+        }
+    }
+
+    /// Calls `read` with each place of `mask` that is not in what was joined.
+    fn each(&mut self, number: usize, mut mask: u64, read: impl Fn(&mut Self, usize)) {
+        while mask != 0 {
+            let at = number * BLOCK + mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            if at >= self.runs.wrapped {
+                read(self, at);
+            }
+        }
+    }
+
+    /// Calls `read` with each run of at least `least` (16 to 32) bytes of a mask that begins in the block.
+    fn rows(
+        &mut self,
+        number: usize,
+        least: usize,
+        select: impl Fn(&Masks) -> u64,
+        read: impl Fn(&mut Self, Range<usize>),
+    ) {
+        let here = select(&self.masks.at(number));
+        let next = select(&self.masks.at(number + 1));
+        let before = select(&self.masks.before(number)) >> 63;
+        let rows = sixteen(pair(here, next));
+        let rows = (rows & rows >> (least - 16)) as u64 & !(here << 1 | before);
+        self.each(number, rows, |reader, at| {
+            let mut end = at + least;
+            let mut number = end / BLOCK;
+            let mut mask = select(&reader.masks.at(number)) | lowest(end % BLOCK);
+            while mask == !0 {
+                number += 1;
+                mask = select(&reader.masks.at(number));
+            }
+            end = end.max(number * BLOCK + mask.trailing_ones() as usize);
+            read(reader, at..end);
+        });
+    }
+
+    /// The run of base64 characters that holds `at`, as far back as [`BESIDE`] characters.
+    #[inline(never)]
+    fn run_of(&mut self, at: usize) -> Range<usize> {
+        if !self.runs.run.contains(&at) {
+            let end = self.run_end(at);
+            self.runs.run = at..end;
+        }
+        let known = self.runs.run.clone();
+        let least = at.saturating_sub(BESIDE);
+        if known.start <= least {
+            return known;
+        }
+        let mut start = at;
+        loop {
+            let number = start / BLOCK;
+            let others = !self.masks.at(number).wide & lowest(start - number * BLOCK);
+            if others != 0 {
+                start = number * BLOCK + 64 - others.leading_zeros() as usize;
+                break;
+            }
+            start = number * BLOCK;
+            if start <= least {
+                break;
+            }
+            start -= 1;
+            if self.masks.at(start / BLOCK).wide >> (start % BLOCK) & 1 == 0 {
+                start += 1;
+                break;
+            }
+        }
+        self.runs.run.start = start.max(least);
+        self.runs.run.clone()
     }
 
     /// Where the run of base64 characters that holds `start` ends.
     fn run_end(&self, start: usize) -> usize {
         let mut number = start / BLOCK;
-        let mut wide = self.masks.get(number).map_or(0, |masks| masks.wide) | lowest(start % BLOCK);
+        let mut wide = self.masks.at(number).wide | lowest(start % BLOCK);
         while wide == !0 {
             number += 1;
-            wide = self.masks.get(number).map_or(0, |masks| masks.wide);
+            wide = self.masks.at(number).wide;
         }
         let end = number * BLOCK + wide.trailing_ones() as usize;
         if end < self.swept {
@@ -70,178 +197,234 @@ impl Reader<'_, '_> {
                 .count()
     }
 
+    /// Joins the lines that the run which begins at `start` is the first of.
     #[inline(never)]
-    fn run(&mut self, start: usize) {
+    fn wrapped(&mut self, start: usize) {
         let end = self.run_end(start);
-        self.runs_done = end.max(start + 1);
+        self.runs.run = start..end;
+        if !matches!(self.text.get(end), Some(b'\n' | b'\r' | b'\\')) {
+            return;
+        }
         if let Some(region) = wrap::region(self.text, start..end, WRAPPED) {
-            self.runs_done = region.end;
+            self.runs.wrapped = region.end;
             let region = region.start.saturating_sub(1)..region.end;
             let mut rewriter = Rewriter::new(&self.text[region.clone()]);
             wrap::unwrap(&mut rewriter, WRAPPED);
             self.view(rewriter.finish(), region.start);
-            return;
         }
-        if end - start < BLOB {
-            return;
-        }
-        // Digits of several layers may go on for longer than was swept.
-        self.cut |= end >= self.swept && self.swept < self.text.len();
-        self.ciphers(start, end);
-        self.hex_runs(start, end);
-        self.base32_runs(start, end);
-        // A run that repeats itself is read once: what it stands for repeats itself, too.
-        let mut run = &self.text[start..end];
-        if (1..=8).any(|period| run.len() > REPEATED && run[period..] == run[..run.len() - period])
-        {
-            run = &run[..REPEATED];
-        }
-        let (any, all) = kernel::summary(self.work.level, run);
-        let at_edge = start == 0 && self.depth == 0 && !self.work.first;
-        let backwards = self.text[..start].ends_with(b"=") && !self.text[..start].ends_with(b"a=");
-        let mut views = digits::views(self.work.level, run, any, all, backwards);
-        let mut first = true;
+    }
+
+    /// What only a run's beginning or all of it tells.
+    #[inline(never)]
+    fn run_begins(&mut self, start: usize) {
+        let run = self.run_of(start);
+        let run = start..run.end;
+        self.heads(&run);
+        let text = self.text;
+        let whole = &text[run.start..run.end.min(run.start + WHOLE)];
+        let (any, all) = kernel::summary(self.work.level, whole);
+        let before = &text[..start];
+        let backwards = before.ends_with(b"=") && !before.ends_with(b"a=");
+        let mut views = digits::views(self.work.level, whole, any, all, backwards);
         while let Some(view) = views.next() {
-            if is_promising(
-                self.work.level,
-                &view.text,
-                std::mem::take(&mut first) && !at_edge,
-            ) {
-                examine_view(
-                    self.engines,
-                    &view,
-                    start,
-                    self.depth,
-                    self.work,
-                    self.matches,
-                );
-            }
+            self.decoded(&view, start);
             views.give_back(view);
         }
     }
 
-    /// Runs of hexadecimal digits inside a run.
+    /// Base64 that begins with compressed data or with letters that are not ASCII: all of it is decoded. In the midst of a run the
+    /// former shows by its magic number, and text by its ASCII characters.
     #[inline(never)]
-    fn hex_runs(&mut self, start: usize, end: usize) {
-        for part in self.long_runs(start..end, HEX, |masks| masks.hex) {
-            for phase in 0..2 {
-                let view = digits::hex(&self.text[part.clone()], phase, Vec::new());
+    fn heads(&mut self, run: &Range<usize>) {
+        let at_edge = run.start == 0 && self.depth == 0 && !self.work.first;
+        for phase in 0..4 {
+            let start = run.start + phase;
+            let head = self
+                .text
+                .get(start..run.end.min(start + HEAD))
+                .unwrap_or_default();
+            let telling = digits::is_not_ascii_text(head)
+                || phase == 0 && !at_edge && digits::may_be_compressed(head) && {
+                    let mut bytes = Vec::with_capacity(BLOCK);
+                    kernel::base64(self.work.level, head, &mut bytes);
+                    inflate::is_compressed(&bytes, true)
+                };
+            if telling {
+                self.base64_region(start..run.end);
+            }
+        }
+    }
+
+    /// Base64 of text in the block, of any phase; `blobs` are the places where long enough runs go on for [`BLOB`] characters.
+    #[inline(never)]
+    fn base64(&mut self, number: usize, blobs: u64) {
+        let (here, next) = (self.base64_bits(number), self.base64_bits(number + 1));
+        for phase in 0..4 {
+            let mut rows = text_rows(&here, &next, phase) & blobs;
+            while rows != 0 {
+                let at = number * BLOCK + rows.trailing_zeros() as usize;
+                rows &= rows - 1;
+                if at >= self.runs.base64[phase] && at >= self.runs.wrapped {
+                    self.base64_at(phase, at);
+                }
+            }
+        }
+    }
+
+    fn base64_bits(&mut self, number: usize) -> [u64; 4] {
+        match self.runs.bits {
+            Some((known, bits)) if known == number => bits,
+            _ => {
+                let begin = number * BLOCK;
+                let block = self
+                    .text
+                    .get(begin..self.text.len().min(begin + BLOCK))
+                    .unwrap_or_default();
+                let bits = kernel::base64_bits(self.work.level, block);
+                self.runs.bits = Some((number, bits));
+                bits
+            }
+        }
+    }
+
+    /// Decodes the base64 of `phase` around `at`, where bytes in a row are ASCII, if they are text.
+    #[inline(never)]
+    fn base64_at(&mut self, phase: usize, at: usize) {
+        let first = at + (phase + 4 - at % 4) % 4;
+        let sample = first.saturating_sub(4)..(first + 24).min(self.text.len());
+        let mut bytes = [0; 24];
+        let length = kernel::base64_some(&self.text[sample], &mut bytes);
+        if !kernel::is_readable(self.work.level, &bytes[..length]) {
+            return;
+        }
+        let run = self.run_of(at);
+        let start = run
+            .start
+            .max(at.saturating_sub(BESIDE))
+            .max(self.runs.base64[phase].saturating_sub(BESIDE));
+        let start = start + (phase + 4 - start % 4) % 4;
+        // On as long as there is more of it.
+        let mut last = at;
+        let mut number = at / BLOCK;
+        while number * BLOCK < run.end.min(last + BESIDE) && number < self.masks.len() {
+            let (here, next) = (self.base64_bits(number), self.base64_bits(number + 1));
+            let rows = text_rows(&here, &next, phase);
+            if rows != 0 {
+                last = last.max(number * BLOCK + 63 - rows.leading_zeros() as usize);
+            }
+            number += 1;
+        }
+        let end = run.end.min(last + BESIDE);
+        self.runs.base64[phase] = end;
+        self.base64_region(start..end);
+    }
+
+    fn base64_region(&mut self, region: Range<usize>) {
+        let mut digits = self.text.get(region.clone()).unwrap_or_default();
+        // What repeats itself is read once: what it stands for repeats itself, too.
+        if digits.len() > REPEATED
+            && (1..=8).any(|period| digits[period..] == digits[..digits.len() - period])
+        {
+            digits = &digits[..REPEATED];
+        }
+        let mut text = Vec::new();
+        kernel::base64(self.work.level, digits, &mut text);
+        let view = View::digits(text, 0, 4, 3, Via::Base64);
+        examine_view(
+            self.engines,
+            &view,
+            region.start,
+            self.depth,
+            self.work,
+            self.matches,
+        );
+    }
+
+    /// Hexadecimal digits.
+    #[inline(never)]
+    fn hex(&mut self, part: Range<usize>) {
+        let digits = &self.text[part.clone()];
+        for phase in 0..2 {
+            if digits::is_hex_of_text(digits, phase) {
+                let view = digits::hex(digits, phase, Vec::new());
                 self.decoded(&view, part.start);
             }
         }
     }
 
-    /// Runs of base32 characters of one case inside a run.
+    /// Base32 characters of one case.
     #[inline(never)]
-    fn base32_runs(&mut self, start: usize, end: usize) {
-        for lower in [false, true] {
-            let parts = self.long_runs(start..end, BASE32, |masks| {
-                if lower {
-                    masks.alnum & !masks.upper
-                } else {
-                    masks.upper | masks.digit
-                }
-            });
-            for part in parts {
-                for view in digits::base32(self.work.level, &self.text[part.clone()]) {
-                    self.decoded(&view, part.start);
-                }
-            }
+    fn base32(&mut self, part: Range<usize>) {
+        for view in digits::base32(self.work.level, &self.text[part.clone()]) {
+            self.decoded(&view, part.start);
         }
     }
 
-    /// Runs of at least `least` (16 to 32) bytes of a mask inside of `range`.
-    fn long_runs(
-        &self,
-        range: Range<usize>,
-        least: usize,
-        select: impl Fn(&Masks) -> u64,
-    ) -> Vec<Range<usize>> {
-        let mut found: Vec<Range<usize>> = Vec::new();
-        for number in range.start / BLOCK..self.masks.len().min(range.end.div_ceil(BLOCK)) {
-            let next = self.masks.get(number + 1).map_or(0, &select);
-            let bits = u128::from(select(&self.masks[number])) | u128::from(next) << 64;
-            let two = bits & bits >> 1;
-            let four = two & two >> 2;
-            let eight = four & four >> 4;
-            let sixteen = eight & eight >> 8;
-            let mut starts = (sixteen & sixteen >> (least - 16)) as u64;
-            while starts != 0 {
-                let at = number * BLOCK + starts.trailing_zeros() as usize;
-                starts &= starts - 1;
-                if found.last().is_some_and(|last| at < last.end)
-                    || at < range.start
-                    || at >= range.end
-                {
-                    continue;
-                }
-                let mut end = at + least;
-                while end < range.end
-                    && self
-                        .masks
-                        .get(end / BLOCK)
-                        .is_some_and(|masks| select(masks) >> (end % BLOCK) & 1 == 1)
-                {
-                    end += 1;
-                }
-                found.push(at..end.min(range.end));
-            }
+    /// Whether a run goes on behind what was swept: digits of several layers may do so for long.
+    pub(super) fn runs_cut(&mut self) {
+        if self.swept < self.text.len()
+            && let Some(last) = self.swept.checked_sub(1)
+            && self.masks.at(last / BLOCK).wide >> (last % BLOCK) & 1 == 1
+        {
+            self.cut |= self.run_of(last).len() >= BLOB;
         }
-        found
     }
 
-    /// Strong tokens in a cipher, inside a run.
-    #[inline(never)]
-    fn ciphers(&mut self, start: usize, end: usize) {
-        let Some(tokens) = &self.engines.tokens else {
-            return;
-        };
+    /// Strong tokens in a cipher, by the places in order where their anchors stand.
+    pub(super) fn ciphers(&mut self, found: &[(usize, Cipher)]) {
         // Up to where each cipher was read.
-        let mut done = [start; 3];
-        for number in start / BLOCK..self.masks.len().min(end.div_ceil(BLOCK)) {
-            let symbols = self.sweep.symbols.get(number * BLOCK..).unwrap_or_default();
-            let mut mask = kernel::candidates_in(self.work.level, symbols, tokens.cipher_anchors());
-            while mask != 0 {
-                let at = number * BLOCK + mask.trailing_zeros() as usize;
-                mask &= mask - 1;
-                if at < start || at >= end {
-                    continue;
-                }
-                let mut ciphers = [None; 3];
-                tokens.ciphered(&self.sweep.symbols, at, |cipher| {
-                    let done = &mut done[cipher as usize];
-                    if at >= *done {
-                        *done = at + AROUND / 2;
-                        ciphers[cipher as usize] = Some(cipher);
-                    }
-                });
-                let region = at.saturating_sub(AROUND).max(start)..(at + AROUND).min(end);
-                for cipher in ciphers.into_iter().flatten() {
-                    let text = cipher.read(&self.text[region.clone()]);
-                    let view = match cipher.via() {
-                        Via::Reversed => View::backwards(text, region.len(), Via::Reversed),
-                        via => View::same(text, 0, via),
-                    };
-                    // Only the tokens themselves: a cipher over an encoding is not looked for.
-                    self.work.ciphered = true;
-                    let known = self.matches.len();
-                    examine_view(
-                        self.engines,
-                        &view,
-                        region.start,
-                        MAX_DEPTH - 1,
-                        self.work,
-                        self.matches,
-                    );
-                    self.work.ciphered = false;
-                    let text = self.text;
-                    let mut number = 0;
-                    self.matches.retain(|found| {
-                        number += 1;
-                        number <= known || !is_beside_base64(text, &found.span)
-                    });
-                }
+        let mut done = [0; 3];
+        for (at, cipher) in found {
+            let done = &mut done[*cipher as usize];
+            if *at < *done {
+                continue;
+            }
+            let run = self.run_of(*at);
+            if run.len() >= BLOB {
+                *done = at + AROUND / 2;
+                self.cipher(*at, *cipher, run);
             }
         }
     }
+
+    /// Reads what stands around `at`, inside of `run`, in a cipher.
+    fn cipher(&mut self, at: usize, cipher: Cipher, run: Range<usize>) {
+        let region = at.saturating_sub(AROUND).max(run.start)..(at + AROUND).min(run.end);
+        let text = cipher.read(&self.text[region.clone()]);
+        let view = match cipher.via() {
+            Via::Reversed => View::backwards(text, region.len(), Via::Reversed),
+            via => View::same(text, 0, via),
+        };
+        // Only the tokens themselves: a cipher over an encoding is not looked for.
+        self.work.ciphered = true;
+        let known = self.matches.len();
+        examine_view(
+            self.engines,
+            &view,
+            region.start,
+            MAX_DEPTH - 1,
+            self.work,
+            self.matches,
+        );
+        self.work.ciphered = false;
+        let text = self.text;
+        let mut number = 0;
+        self.matches.retain(|found| {
+            number += 1;
+            number <= known || !is_beside_base64(text, &found.span)
+        });
+    }
+}
+
+/// Places of a block from which on at least 18 digits stand for bytes below 0x80, if groups of four begin at places that are `phase`
+/// modulo 4: fourteen bytes in a row that are text need as many.
+fn text_rows(here: &[u64; 4], next: &[u64; 4], phase: usize) -> u64 {
+    let low = |bits: &[u64; 4]| {
+        bits.iter().zip(0_u32..).fold(0, |low, (bits, place)| {
+            low | bits & FOURTH.rotate_left((phase as u32 + place) % 4)
+        })
+    };
+    let low = pair(low(here), low(next));
+    let rows = sixteen(low);
+    (rows & rows >> 2) as u64
 }

@@ -1,0 +1,115 @@
+//! What the blocks of a text hold, a column for each kind of byte, so that many blocks are looked at in one instruction.
+
+/// Declares the columns: one word of 64 bits a block in each.
+macro_rules! columns {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What one 64-byte block of a text holds: bit `i` is about byte `i`.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub(crate) struct Masks {
+            $($(#[$doc])* pub(crate) $name: u64,)*
+        }
+
+        /// The same of many blocks. Each column has a block of zeros before the first and after the last one.
+        #[derive(Debug, Default)]
+        pub(crate) struct Columns {
+            $(pub(super) $name: Vec<u64>,)*
+        }
+
+        impl Columns {
+            /// Grown and never shrunk: what lies behind the lengths given is not read.
+            pub(super) fn reserve(&mut self, blocks: usize) {
+                $(if self.$name.len() < blocks + 2 {
+                    self.$name.resize(blocks + 2, 0);
+                })*
+            }
+
+            #[inline(always)]
+            pub(super) fn set(&mut self, number: usize, masks: Masks) {
+                $(self.$name[number + 1] = masks.$name;)*
+            }
+
+            /// The block of zeros after the last one.
+            pub(super) fn end(&mut self, blocks: usize) {
+                $(self.$name[blocks + 1] = 0;)*
+            }
+
+            #[inline(always)]
+            fn at(&self, number: usize) -> Masks {
+                Masks { $($name: self.$name[number + 1],)* }
+            }
+        }
+    };
+}
+
+columns! {
+    /// `[A-Za-z0-9]`.
+    alnum,
+    /// `[A-Z]`.
+    upper,
+    /// `[A-Za-z0-9_+/-]`: base64 of either alphabet.
+    wide,
+    /// `[0-9A-Fa-f]`.
+    hex,
+    /// `%` and `=`.
+    lead,
+    backslash,
+    /// What makes an escape of a backslash before it.
+    escaped,
+    ampersand,
+    /// White space and quotes.
+    gap,
+    /// Bytes above 0x7F.
+    high,
+    /// Bytes from 0x80 to 0xBF: what continues a character in UTF-8.
+    continued,
+    /// `[0-9]`.
+    digit,
+    zero,
+    underscore,
+    /// Bytes below 0x20 but white space.
+    control,
+}
+
+/// The blocks of one text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocks<'a> {
+    columns: &'a Columns,
+    length: usize,
+}
+
+impl<'a> Blocks<'a> {
+    pub(super) fn new(columns: &'a Columns, length: usize) -> Self {
+        Self { columns, length }
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.length
+    }
+
+    /// The first `length` of them.
+    pub(crate) fn first(self, length: usize) -> Self {
+        Self {
+            length: length.min(self.length),
+            ..self
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(self, number: usize) -> Option<Masks> {
+        (number < self.length).then(|| self.columns.at(number))
+    }
+
+    /// Zeros, where there is no such block.
+    #[inline(always)]
+    pub(crate) fn at(self, number: usize) -> Masks {
+        self.get(number).unwrap_or_default()
+    }
+
+    /// The block before number `number`, or zeros.
+    #[inline(always)]
+    pub(crate) fn before(self, number: usize) -> Masks {
+        number
+            .checked_sub(1)
+            .map_or_else(Masks::default, |number| self.at(number))
+    }
+}
