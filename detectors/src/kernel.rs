@@ -12,13 +12,14 @@ mod avx2;
 mod avx512;
 mod columns;
 mod gates;
+mod lanes;
 mod portable;
 mod table;
 
 use std::sync::LazyLock;
 
 use columns::Columns;
-pub(crate) use columns::{Blocks, Masks};
+pub(crate) use columns::{Blocks, row};
 use gates::Gates;
 pub(crate) use gates::{gate, is_numbers};
 pub(crate) use table::{BASE64, BASE85_ALPHABETS, NO_DIGIT, SYMBOLS, class, symbol};
@@ -281,24 +282,6 @@ fn has_row(before: u64, mask: u64) -> bool {
     let eight = four & four >> 4;
     const { assert!(READABLE == 14) };
     eight & eight >> 6 != 0
-}
-
-/// For each place of a base64 group, where in `block`, of at most 64 bytes, a digit stands there without setting the high bit of a
-/// byte: `[i]` has bit `j` if `block[j]` is a digit that may be number `i` of four that stand for ASCII.
-pub(crate) fn base64_bits(level: Level, block: &[u8]) -> [u64; 4] {
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => {
-            // SAFETY: `levels` gives this level only where the features are there.
-            unsafe { avx512::base64_bits(block) }
-        }
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => {
-            // SAFETY: `levels` gives this level only where the features are there.
-            unsafe { avx2::base64_bits(block) }
-        }
-        Level::Portable => portable::base64_bits(block),
-    }
 }
 
 /// For each dialect of base 85 where in a block its digits stand, and where those that text may begin a group with.

@@ -179,7 +179,7 @@ fn unsqueezed(text: &[u8], swept: usize, sweep: &Sweep, hit: &Hit<'_>) -> Range<
         let block = before
             .partition_point(|count| *count as usize <= squeezed)
             .saturating_sub(1);
-        let mut mask = sweep.blocks(swept).at(block).alnum;
+        let mut mask = sweep.blocks(swept).alnum(block);
         for _ in 0..squeezed.saturating_sub(before.get(block).copied().unwrap_or(0) as usize) {
             mask &= mask.wrapping_sub(1);
         }

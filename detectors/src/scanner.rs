@@ -6,7 +6,8 @@ use crate::finding::{Finding, Location, RuleId, Severity};
 use crate::kernel::{self, Level};
 use crate::known::{KnownIndex, KnownSecret};
 use crate::stream::Stream;
-use crate::tokens::{Anchors, ShapeError, TokenEngine, UserRules};
+use crate::tokens::{Anchor, Anchors, ShapeError, TokenEngine, UserRules};
+use crate::view;
 use crate::window::{BLOCK, Engines, History, LOOK_AHEAD, windows};
 
 /// A set of detectors, built once and shared by every connection; a clone is a reference count.
@@ -75,6 +76,8 @@ impl Scanner {
         if let Some(tokens) = &tokens {
             anchors.extend(tokens.ciphered().iter().map(|(anchor, _)| *anchor));
         }
+        let (begin, begin_offset) = Anchor::of_literal(view::BEGIN);
+        anchors.push(begin);
         Self {
             engines: Arc::new(Engines {
                 tokens,
@@ -84,6 +87,7 @@ impl Scanner {
                 look_ahead: LOOK_AHEAD.max(longest.saturating_mul(2)),
                 level,
                 anchors: Anchors::new(&anchors),
+                begin_offset,
             }),
         }
     }

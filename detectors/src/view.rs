@@ -29,10 +29,11 @@ use std::ops::Range;
 use crate::finding::{Confidence, RuleId, Severity};
 use crate::kernel::{self, BLOCK, Level, Sweep};
 use crate::known::KnownIndex;
-use crate::tokens::{Cipher, Runs};
+use crate::tokens::Runs;
 use crate::window::{Engines, Match};
 pub(crate) use fold::ascii_reading;
 pub(crate) use map::{Rewriter, View};
+pub(crate) use uuencode::BEGIN;
 
 /// Layers that are taken off.
 pub(crate) const MAX_DEPTH: u8 = 6;
@@ -100,8 +101,7 @@ impl Work {
 struct Scratch {
     sweep: Sweep,
     runs: Runs,
-    /// Where anchors of strong programs stand in ciphers.
-    ciphered: Vec<(usize, Cipher)>,
+    marks: regions::Marks,
 }
 
 thread_local! {
@@ -120,21 +120,18 @@ pub(crate) fn examine(
     matches: &mut Vec<Match>,
 ) -> bool {
     let mut scratch = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let Scratch {
-        sweep,
-        runs,
-        ciphered,
-    } = &mut scratch;
+    let Scratch { sweep, runs, marks } = &mut scratch;
     work.steps += swept;
     let near = text.get(..swept).unwrap_or(text);
     let squeezed = kernel::sweep(work.level, near, &engines.anchors.luts, sweep);
-    ciphered.clear();
+    marks.ciphered.clear();
+    marks.begins.clear();
     anchored(
         engines,
         text,
         near.len(),
         sweep,
-        (&mut *runs, &mut *ciphered),
+        (&mut *runs, &mut *marks),
         work,
         matches,
     );
@@ -146,7 +143,7 @@ pub(crate) fn examine(
     // only the tokens themselves are looked for.
     if !work.ciphered {
         cut = regions::Reader::new(engines, text, near.len(), sweep, depth, work, matches)
-            .read(ciphered);
+            .read(marks);
     }
     SCRATCH.with_borrow_mut(|pool| pool.push(scratch));
     cut
@@ -158,7 +155,7 @@ fn anchored(
     text: &[u8],
     swept: usize,
     sweep: &Sweep,
-    (runs, ciphered): (&mut Runs, &mut Vec<(usize, Cipher)>),
+    (runs, marks): (&mut Runs, &mut regions::Marks),
     work: &mut Work,
     matches: &mut Vec<Match>,
 ) {
@@ -183,10 +180,12 @@ fn anchored(
                     }
                 }
                 (Some(number), ..) if number >= variants => {
-                    let found = tokens
-                        .filter(|_| !work.ciphered)
-                        .and_then(|tokens| tokens.ciphered().get((number - variants) as usize));
-                    ciphered.extend(found.map(|(_, cipher)| (at, *cipher)));
+                    let ciphered = tokens.map_or(&[][..], |tokens| tokens.ciphered());
+                    match ciphered.get((number - variants) as usize) {
+                        Some((_, cipher)) if !work.ciphered => marks.ciphered.push((at, *cipher)),
+                        Some(_) => {}
+                        None => marks.begins.extend(at.checked_sub(engines.begin_offset)),
+                    }
                 }
                 (Some(variant), _, _, Some(exact)) => {
                     exact.candidate(variant, text, at, &mut known)

@@ -106,9 +106,11 @@ pub(crate) struct Engines {
     pub(crate) undecodable: Severity,
     pub(crate) look_ahead: usize,
     pub(crate) level: Level,
-    /// Those of the token rules' programs, after them those of short variants of known secrets, and then those of strong
-    /// programs in ciphers.
+    /// Those of the token rules' programs, after them those of short variants of known secrets, those of strong
+    /// programs in ciphers, and that of a uuencoded file's beginning.
     pub(crate) anchors: Anchors,
+    /// How far after such a beginning its anchor stands.
+    pub(crate) begin_offset: usize,
 }
 
 impl Engines {

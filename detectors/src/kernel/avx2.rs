@@ -74,6 +74,7 @@ fn look_up(table: &Table, bytes: __m256i) -> __m256i {
 pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
     let flag_table = table(&FLAGS);
     let symbol_table = table(&SYMBOLS);
+    let digit_table = table(&BASE64);
     let mut length = 0;
     for (number, block) in text.chunks(BLOCK).enumerate() {
         let mut masks = Masks::default();
@@ -120,6 +121,24 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
             let zero =
                 _mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())) as u32;
             masks.zero |= put(zero & valid);
+            // Bytes above 0x7F have the high bit of what is no digit.
+            let none = _mm256_set1_epi8(NO_DIGIT as i8);
+            let values =
+                _mm256_or_si256(look_up(&digit_table, bytes), _mm256_and_si256(bytes, none));
+            for (mask, high) in [
+                &mut masks.base64_first,
+                &mut masks.base64_second,
+                &mut masks.base64_third,
+            ]
+            .into_iter()
+            .zip(HIGH_BITS)
+            {
+                let low = _mm256_cmpeq_epi8(
+                    _mm256_and_si256(values, _mm256_set1_epi8((high | NO_DIGIT) as i8)),
+                    _mm256_setzero_si256(),
+                );
+                *mask |= put(_mm256_movemask_epi8(low) as u32);
+            }
             let underscore = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'_' as i8));
             masks.underscore |= put(_mm256_movemask_epi8(underscore) as u32);
             let control = _mm256_cmpeq_epi8(
@@ -148,26 +167,6 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
 #[target_feature(enable = "avx2,bmi2,popcnt")]
 pub(super) fn gates(columns: &Columns, blocks: usize, gates: &mut Gates) {
     super::gates::fill(columns, blocks, gates);
-}
-
-#[target_feature(enable = "avx2,bmi2,popcnt")]
-pub(super) fn base64_bits(block: &[u8]) -> [u64; 4] {
-    let table = table(&BASE64);
-    let mut bits = [0; 4];
-    for (half, block) in block.chunks(WIDTH).take(BLOCK / WIDTH).enumerate() {
-        let bytes = load_some(block);
-        // Bytes above 0x7F have the high bit of what is no digit.
-        let high = _mm256_and_si256(bytes, _mm256_set1_epi8(NO_DIGIT as i8));
-        let values = _mm256_or_si256(look_up(&table, bytes), high);
-        for (bits, high) in bits.iter_mut().zip(HIGH_BITS) {
-            let none = _mm256_cmpeq_epi8(
-                _mm256_and_si256(values, _mm256_set1_epi8((high | NO_DIGIT) as i8)),
-                _mm256_setzero_si256(),
-            );
-            *bits |= u64::from(_mm256_movemask_epi8(none) as u32) << (half * WIDTH);
-        }
-    }
-    bits
 }
 
 #[target_feature(enable = "avx2,bmi2,popcnt")]

@@ -55,6 +55,7 @@ fn table(bytes: &[u8; 128]) -> Table {
 pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
     let flags = table(&FLAGS);
     let symbols = table(&SYMBOLS);
+    let digits = table(&BASE64);
     let mut length = 0;
     for (number, block) in text.chunks(BLOCK).enumerate() {
         let (bytes, valid) = load_some(block);
@@ -68,7 +69,14 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
         let gap = test(flag::GAP);
         // Bit 5 tells small letters from capitals, and bit 6 letters from digits.
         let low = _mm512_testn_epi8_mask(bytes, _mm512_set1_epi8(0x40));
+        let values = _mm512_permutex2var_epi8(digits.0, bytes, digits.1);
+        let values = _mm512_mask_blend_epi8(high, values, _mm512_set1_epi8(NO_DIGIT as i8));
+        let [base64_first, base64_second, base64_third] = HIGH_BITS
+            .map(|bit| _mm512_testn_epi8_mask(values, _mm512_set1_epi8((bit | NO_DIGIT) as i8)));
         let masks = Masks {
+            base64_first,
+            base64_second,
+            base64_third,
             alnum,
             upper: alnum & _mm512_testn_epi8_mask(bytes, _mm512_set1_epi8(0x20)),
             wide: test(flag::ALNUM | flag::SIGN),
@@ -187,16 +195,6 @@ pub(super) fn summary(text: &[u8]) -> (u8, u8) {
         })
     };
     (fold(any, true), fold(all, false))
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]
-pub(super) fn base64_bits(block: &[u8]) -> [u64; 4] {
-    let values = table(&BASE64);
-    let (bytes, _) = load_some(block);
-    let high = _mm512_movepi8_mask(bytes);
-    let values = _mm512_permutex2var_epi8(values.0, bytes, values.1);
-    HIGH_BITS
-        .map(|bit| !high & _mm512_testn_epi8_mask(values, _mm512_set1_epi8((bit | NO_DIGIT) as i8)))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,bmi2,popcnt")]

@@ -1,5 +1,8 @@
 //! What the blocks of a text hold, a column for each kind of byte, so that many blocks are looked at in one instruction.
 
+use super::BLOCK;
+use super::lanes::LANES;
+
 /// Declares the columns: one word of 64 bits a block in each.
 macro_rules! columns {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -18,8 +21,9 @@ macro_rules! columns {
         impl Columns {
             /// Grown and never shrunk: what lies behind the lengths given is not read.
             pub(super) fn reserve(&mut self, blocks: usize) {
-                $(if self.$name.len() < blocks + 2 {
-                    self.$name.resize(blocks + 2, 0);
+                let padded = blocks.next_multiple_of(LANES) + 2;
+                $(if self.$name.len() < padded {
+                    self.$name.resize(padded, 0);
                 })*
             }
 
@@ -28,15 +32,28 @@ macro_rules! columns {
                 $(self.$name[number + 1] = masks.$name;)*
             }
 
+            #[cfg(test)]
+            fn at(&self, number: usize) -> Masks {
+                Masks { $($name: self.$name[number + 1],)* }
+            }
+
             /// The block of zeros after the last one.
             pub(super) fn end(&mut self, blocks: usize) {
                 $(self.$name[blocks + 1] = 0;)*
             }
 
-            #[inline(always)]
-            fn at(&self, number: usize) -> Masks {
-                Masks { $($name: self.$name[number + 1],)* }
-            }
+        }
+
+        /// The word of one block; zero, where there is no such block.
+        impl Blocks<'_> {
+            $($(#[$doc])*
+            #[inline]
+            pub(crate) fn $name(self, number: usize) -> u64 {
+                match self.columns.$name.get(number.wrapping_add(1)) {
+                    Some(word) if number < self.length => *word,
+                    _ => 0,
+                }
+            })*
         }
     };
 }
@@ -66,6 +83,11 @@ columns! {
     digit,
     zero,
     underscore,
+    /// Digits of base64 that may be the first, second and third of four that stand for ASCII: the bit of theirs that is the high
+    /// bit of a byte is not set.
+    base64_first,
+    base64_second,
+    base64_third,
     /// Bytes below 0x20 but white space.
     control,
 }
@@ -94,22 +116,16 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    #[inline(always)]
-    pub(crate) fn get(self, number: usize) -> Option<Masks> {
-        (number < self.length).then(|| self.columns.at(number))
+    /// All masks of one block.
+    #[cfg(test)]
+    pub(super) fn at(self, number: usize) -> Masks {
+        self.columns.at(number)
     }
+}
 
-    /// Zeros, where there is no such block.
-    #[inline(always)]
-    pub(crate) fn at(self, number: usize) -> Masks {
-        self.get(number).unwrap_or_default()
-    }
-
-    /// The block before number `number`, or zeros.
-    #[inline(always)]
-    pub(crate) fn before(self, number: usize) -> Masks {
-        number
-            .checked_sub(1)
-            .map_or_else(Masks::default, |number| self.at(number))
-    }
+/// The 64 bits of a column that begin with that of the byte at `at`.
+#[inline]
+pub(crate) fn row(column: impl Fn(usize) -> u64, at: usize) -> u64 {
+    let (number, shift) = (at / BLOCK, (at % BLOCK) as u32);
+    column(number) >> shift | column(number + 1) << 1 << (63 - shift)
 }

@@ -4,6 +4,7 @@
 //! [`view::regions`](crate::view), which asks for them.
 
 use super::columns::Columns;
+use super::lanes::{LANES, Lanes};
 
 /// Bits of a gate.
 pub(crate) mod gate {
@@ -25,6 +26,10 @@ pub(crate) mod gate {
     pub(crate) const BASE85: u64 = 1 << 10;
     /// Compressed data may begin.
     pub(crate) const MAGIC: u64 = 1 << 11;
+    /// Base64 of text may begin.
+    pub(crate) const TEXT: u64 = 1 << 12;
+    /// Hardly a small letter: a line of uuencoded data may be here.
+    pub(crate) const UUENCODED: u64 = 1 << 13;
 }
 
 /// Of each block which decoders have anything to do.
@@ -37,6 +42,8 @@ pub(crate) struct Gates {
     /// of those that are not far from the row's beginning or end.
     pub(super) covers: Vec<u64>,
     pub(super) edges: Vec<u64>,
+    /// Where four groups of base64 digits begin, in a run that is long enough, that may stand for ASCII.
+    pub(crate) texts: Vec<u64>,
     /// Where 8 letters and digits in a row begin, which none stands before.
     pub(crate) words: Vec<u64>,
     /// Before which places no letter, digit or `_` stands.
@@ -55,20 +62,75 @@ impl Gates {
             &mut self.covers,
             &mut self.edges,
             &mut self.words,
+            &mut self.texts,
             &mut self.begins,
             &mut self.escapes,
             &mut self.open,
         ] {
-            if column.len() < blocks {
-                column.resize(blocks, 0);
+            // What lies behind the last block is written too, and read by nobody.
+            let padded = blocks.next_multiple_of(LANES) + 1;
+            if column.len() < padded {
+                column.resize(padded, 0);
             }
         }
     }
 }
 
-/// Rows of bits, as far as they are made of the same number of bits: of one block and of the next.
+/// Bits of eight blocks, with those of the blocks before and after each.
 #[derive(Clone, Copy)]
-struct Row(u64, u64);
+struct Three {
+    before: Lanes,
+    here: Lanes,
+    next: Lanes,
+}
+
+impl Three {
+    /// Of the blocks from number `at` on; `column` has a word before the first.
+    #[inline(always)]
+    fn load(column: &[u64], at: usize) -> Self {
+        Self {
+            before: Lanes::load(column, at),
+            here: Lanes::load(column, at + 1),
+            next: Lanes::load(column, at + 2),
+        }
+    }
+
+    #[inline(always)]
+    fn map(self, other: Self, join: impl Fn(Lanes, Lanes) -> Lanes) -> Self {
+        Self {
+            before: join(self.before, other.before),
+            here: join(self.here, other.here),
+            next: join(self.next, other.next),
+        }
+    }
+
+    /// Bit `i` is bit `i + by`.
+    #[inline(always)]
+    fn ahead(self, by: u32) -> Lanes {
+        self.here >> by | self.next << (64 - by)
+    }
+
+    /// Bit `i` is bit `i - 1`.
+    #[inline(always)]
+    fn behind(self) -> Lanes {
+        self.here << 1 | self.before >> 63
+    }
+
+    /// Where a row of set bits begins.
+    #[inline(always)]
+    fn begins(self) -> Lanes {
+        self.here & !self.behind()
+    }
+
+    #[inline(always)]
+    fn row(self) -> Row {
+        Row(self.here, self.next)
+    }
+}
+
+/// Rows of bits, as far as they are made of the same number of bits: of some blocks and of the next ones.
+#[derive(Clone, Copy)]
+struct Row(Lanes, Lanes);
 
 impl Row {
     /// Where this row is followed, `by` bits on, by one of `other`.
@@ -82,237 +144,224 @@ impl Row {
 
     /// Where 8 set bits in a row begin.
     #[inline(always)]
-    fn eight(here: u64, next: u64) -> Self {
-        let one = Self(here, next);
-        let two = one.then(1, one);
+    fn eight(self) -> Self {
+        let two = self.then(1, self);
         let four = two.then(2, two);
         four.then(4, four)
     }
 
     /// Where 16 do.
     #[inline(always)]
-    fn sixteen(here: u64, next: u64) -> Self {
-        let eight = Self::eight(here, next);
+    fn sixteen(self) -> Self {
+        let eight = self.eight();
         eight.then(8, eight)
     }
-}
-
-#[inline(always)]
-fn shifted(mask: u64, next: u64, by: u32) -> u64 {
-    mask >> by | next << (64 - by)
-}
-
-#[inline(always)]
-fn flag(condition: bool, gate: u64) -> u64 {
-    if condition { gate } else { 0 }
 }
 
 /// Fills `gates` for the first `blocks` of `columns`.
 #[inline(always)]
 pub(super) fn fill(columns: &Columns, blocks: usize, gates: &mut Gates) {
     gates.reserve(blocks);
-    let (rows, blobs, words, word_begins, escapes, open) = (
-        &mut gates.rows[..blocks],
-        &mut gates.blobs[..blocks],
-        &mut gates.words[..blocks],
-        &mut gates.begins[..blocks],
-        &mut gates.escapes[..blocks],
-        &mut gates.open[..blocks],
-    );
-    /// The words of a column before, of, and after each block.
-    macro_rules! words {
-        ($name:ident) => {
-            (
-                &columns.$name[..blocks],
-                &columns.$name[1..=blocks],
-                &columns.$name[2..blocks + 2],
-            )
-        };
+    for at in (0..blocks).step_by(LANES) {
+        eight_blocks(columns, at, gates);
     }
-    let alnum = words!(alnum);
-    let upper = words!(upper);
-    let underscore = words!(underscore);
-    let wide = words!(wide);
-    let hex = words!(hex);
-    let lead = words!(lead);
-    let backslash = words!(backslash);
-    let escaped = words!(escaped);
-    let ampersand = words!(ampersand);
-    let gap = words!(gap);
-    let high = words!(high);
-    let continued = words!(continued);
-    let digit = words!(digit);
-    let zero = words!(zero);
-    let control = words!(control);
-    for i in 0..blocks {
-        let row = Row::sixteen(wide.1[i], wide.2[i]);
-        let blob = row.then(4, row).0;
-        rows[i] = row.0;
-        blobs[i] = blob;
-        let mut open_here = flag(row.0 != 0, gate::ROWS) | flag(blob != 0, gate::BLOBS);
-
-        let row = Row::eight(alnum.1[i], alnum.2[i]);
-        words[i] = row.0 & !(alnum.1[i] << 1 | alnum.0[i] >> 63);
-        word_begins[i] =
-            !((alnum.1[i] | underscore.1[i]) << 1 | (alnum.0[i] | underscore.0[i]) >> 63);
-        let begins = |before: u64, here: u64| !(here << 1 | before >> 63);
-        let row = Row::sixteen(hex.1[i], hex.2[i]);
-        let long = row.then(16, row).0 & begins(hex.0[i], hex.1[i]);
-        open_here |= flag(long != 0, gate::HEX);
-        let capitals = [
-            upper.0[i] | digit.0[i],
-            upper.1[i] | digit.1[i],
-            upper.2[i] | digit.2[i],
-        ];
-        let row = Row::sixteen(capitals[1], capitals[2]);
-        let long = row.then(10, row).0 & begins(capitals[0], capitals[1]);
-        open_here |= flag(long != 0, gate::CAPITALS);
-        let small = [
-            alnum.0[i] & !upper.0[i],
-            alnum.1[i] & !upper.1[i],
-            alnum.2[i] & !upper.2[i],
-        ];
-        let row = Row::sixteen(small[1], small[2]);
-        let long = row.then(10, row).0 & begins(small[0], small[1]);
-        open_here |= flag(long != 0, gate::SMALL);
-
-        let pair = shifted(hex.1[i], hex.2[i], 1) & shifted(hex.1[i], hex.2[i], 2);
-        let escape = shifted(escaped.1[i], escaped.2[i], 1);
-        let gap_next = shifted(gap.1[i], gap.2[i], 1);
-        let first = u64::from(i == 0);
-        let after_word = wide.1[i] << 1 | wide.0[i] >> 63 | first;
-        let soft = lead.1[i] & escape & gap_next & (after_word | gap.1[i] << 1);
-        let found = backslash.1[i] & escape
-            | lead.1[i] & (pair | escape & !gap_next)
-            | soft
-            | ampersand.1[i] & !gap_next;
-        escapes[i] = found;
-        open_here |= flag(found != 0, gate::ESCAPES);
-
-        let several = high.1[i] & !continued.1[i] & shifted(continued.1[i], continued.2[i], 1);
-        open_here |= flag(several != 0, gate::FOLDS);
-
-        let narrow = alnum.1[i] & shifted(zero.1[i], zero.2[i], 1);
-        open_here |= flag(narrow.count_ones() >= 10, gate::NARROW);
-
-        // Whether nearly all letters and digits of a block, or of half of it, stand alone. Random bytes have nine such in a block,
-        // and half of those bytes are high.
-        let alone = alnum.1[i]
-            & !(alnum.1[i] << 1 | alnum.0[i] >> 63)
-            & !shifted(alnum.1[i], alnum.2[i], 1);
-        let count = |mask: u64| mask.count_ones();
-        let half = |mask: u64, upper: bool| {
-            count(if upper {
-                mask >> 32
-            } else {
-                mask & 0xFFFF_FFFF
-            })
-        };
-        let most = |alone: u32, alnum: u32| 4 * alone >= 3 * alnum;
-        let all = most(count(alone), count(alnum.1[i]));
-        let halves =
-            |at: bool| (half(alone, at) >= 8) & most(half(alone, at), half(alnum.1[i], at));
-        let text = (count(alone) >= 10) & all | halves(false) | halves(true);
-        let spelled = if high.1[i] != 0 {
-            (count(alone) >= 14) & all
-        } else {
-            text
-        };
-        open_here |= flag(spelled, gate::SPELLED);
-        open_here |= flag(is_numbers(alnum.1[i], hex.1[i]), gate::NUMBERS);
-
-        // Base 85: hardly a gap, and of 85 characters about 26 capitals, 36 small letters and digits, and 23 signs.
-        let capitals = count(upper.1[i]);
-        let others = count(alnum.1[i]) - capitals;
-        let signs = count(!(alnum.1[i] | gap.1[i]));
-        let base85 = (high.1[i] | zero.1[i] == 0)
-            & (signs >= 5)
-            & (digit.1[i] != 0)
-            & (capitals >= 8)
-            & (capitals <= 40)
-            & (others >= 8)
-            & (others <= 44)
-            & (count(gap.1[i]) <= 6);
-        open_here |= flag(base85, gate::BASE85);
-
-        // gzip: 1F 8B 08. zip: two control characters after two capitals. zstd: 28 B5 2F FD.
-        let high_next = shifted(high.1[i], high.2[i], 1);
-        let gzip = control.1[i] & high_next & shifted(control.1[i], control.2[i], 2);
-        let zip = shifted(control.1[i], control.2[i], 2)
-            & shifted(control.1[i], control.2[i], 3)
-            & upper.1[i]
-            & shifted(upper.1[i], upper.2[i], 1);
-        let zstd = !high.1[i]
-            & high_next
-            & !shifted(high.1[i], high.2[i], 2)
-            & shifted(high.1[i], high.2[i], 3);
-        open_here |= flag(gzip | zip | zstd != 0, gate::MAGIC);
-        open[i] = open_here;
+    // Nothing is known of what follows.
+    if let Some(after) = gates.rows.get_mut(blocks) {
+        *after = 0;
     }
-    fill_covers(&gates.rows[..blocks], &mut gates.covers[..blocks]);
-    let covers = &gates.covers[..blocks];
-    let edges = &mut gates.edges[..blocks];
-    for i in 0..blocks {
-        edges[i] = covers[i] & near(wide.0[i], wide.1[i], wide.2[i]);
+    for at in (0..blocks).step_by(LANES) {
+        fill_covers(columns, at, gates);
     }
 }
 
-/// The places within 32 bytes of one that is not in `here`, before or after.
 #[inline(always)]
-fn near(before: u64, here: u64, after: u64) -> u64 {
-    let (before, here, after) = (!before, !here, !after);
-    let (mut up, mut carry) = (here, before);
-    let (mut down, mut next) = (here, after);
-    for by in [1, 2, 4, 8, 16] {
-        up |= up << by | carry >> (64 - by);
-        carry |= carry << by;
-        down |= down >> by | next << (64 - by);
-        next |= next >> by;
-    }
-    up | down
+fn eight_blocks(columns: &Columns, at: usize, gates: &mut Gates) {
+    let alnum = Three::load(&columns.alnum, at);
+    let upper = Three::load(&columns.upper, at);
+    let digit = Three::load(&columns.digit, at);
+    let wide = Three::load(&columns.wide, at);
+    let hex = Three::load(&columns.hex, at);
+
+    let row = wide.row().sixteen();
+    let blob = row.then(4, row).0;
+    row.0.store(&mut gates.rows, at);
+    blob.store(&mut gates.blobs, at);
+    let mut open = row.0.gate(gate::ROWS) | blob.gate(gate::BLOBS);
+
+    // Of a group of four digits three have a high bit of a byte, and four groups are in any fourteen bytes in a row.
+    let group = Three::load(&columns.base64_first, at)
+        .row()
+        .then(1, Three::load(&columns.base64_second, at).row())
+        .then(2, Three::load(&columns.base64_third, at).row());
+    let two = group.then(4, group);
+    let texts = two.then(8, two).0 & blob;
+    texts.store(&mut gates.texts, at);
+    open = open | texts.gate(gate::TEXT);
+
+    let row = alnum.row().eight();
+    (row.0 & !alnum.behind()).store(&mut gates.words, at);
+    let word = alnum.map(Three::load(&columns.underscore, at), |a, b| a | b);
+    (!word.behind()).store(&mut gates.begins, at);
+
+    let row = hex.row().sixteen();
+    open = open | (row.then(16, row).0 & hex.begins()).gate(gate::HEX);
+    let capitals = upper.map(digit, |a, b| a | b);
+    let row = capitals.row().sixteen();
+    open = open | (row.then(10, row).0 & capitals.begins()).gate(gate::CAPITALS);
+    let small = alnum.map(upper, |a, b| a & !b);
+    let row = small.row().sixteen();
+    open = open | (row.then(10, row).0 & small.begins()).gate(gate::SMALL);
+
+    let gap = Three::load(&columns.gap, at);
+    let lead = Lanes::load(&columns.lead, at + 1);
+    let pair = hex.ahead(1) & hex.ahead(2);
+    let escape = Three::load(&columns.escaped, at).ahead(1);
+    let gap_next = gap.ahead(1);
+    let soft = lead & escape & gap_next & (wide.behind() | first_bit(at) | gap.here << 1);
+    let escapes = Lanes::load(&columns.backslash, at + 1) & escape
+        | lead & (pair | escape & !gap_next)
+        | soft
+        | Lanes::load(&columns.ampersand, at + 1) & !gap_next;
+    escapes.store(&mut gates.escapes, at);
+    open = open | escapes.gate(gate::ESCAPES);
+
+    let high = Three::load(&columns.high, at);
+    let continued = Three::load(&columns.continued, at);
+    let several = high.here & !continued.here & continued.ahead(1);
+    open = open | several.gate(gate::FOLDS);
+
+    let zero = Three::load(&columns.zero, at);
+    let narrow = (alnum.here & zero.ahead(1)).count_ones().at_least(10);
+    open = open | narrow.gate(gate::NARROW);
+
+    open = open | is_spelled(alnum, high.here).gate(gate::SPELLED);
+    open = open | numbers(alnum.here, hex.here).gate(gate::NUMBERS);
+
+    // Base 85: hardly a gap, and of 85 characters about 26 capitals, 36 small letters and digits, and 23 signs.
+    let capitals = upper.here.count_ones();
+    let others = alnum.here.count_ones().minus(capitals);
+    let gaps = gap.here.count_ones();
+    let text = (high.here | zero.here).is_zero();
+    let base85 = text
+        & (!(alnum.here | gap.here)).count_ones().at_least(5)
+        & !digit.here.is_zero()
+        & capitals.at_least(8)
+        & capitals.at_most(40)
+        & others.at_least(8)
+        & others.at_most(44)
+        & gaps.at_most(6);
+    open = open | base85.gate(gate::BASE85);
+
+    // A line of 61 characters and its end: no small letters, and few other blocks have none.
+    let uuencoded = text
+        & (small.here & !digit.here).count_ones().at_most(1)
+        & capitals.at_least(8)
+        & gaps.at_most(20);
+    open = open | uuencoded.gate(gate::UUENCODED);
+
+    // gzip: 1F 8B 08. zip: two control characters after two capitals. zstd: 28 B5 2F FD.
+    let control = Three::load(&columns.control, at);
+    let gzip = control.here & high.ahead(1) & control.ahead(2);
+    let zip = control.ahead(2) & control.ahead(3) & upper.here & upper.ahead(1);
+    let zstd = !high.here & high.ahead(1) & !high.ahead(2) & high.ahead(3);
+    open = open | (gzip | zip | zstd).gate(gate::MAGIC);
+    open.store(&mut gates.open, at);
 }
 
-/// Marks all of each row, and of each place the third before it.
+/// The first bit of the first block.
 #[inline(always)]
-fn fill_covers(rows: &[u64], covers: &mut [u64]) {
-    const BEFORE: u32 = super::POSITIONS as u32 - 1;
-    let cover = |before: u64, here: u64, next: u64| {
-        // What is set goes on for 15 places more, also from the block before.
-        let (mut before, mut here) = (
-            before >> BEFORE | here << (64 - BEFORE),
-            here >> BEFORE | next << (64 - BEFORE),
-        );
-        for by in [1, 2, 4, 8] {
-            here |= here << by | before >> (64 - by);
-            before |= before << by;
-        }
-        here
-    };
-    let blocks = rows.len();
-    for i in 1..blocks.saturating_sub(1) {
-        covers[i] = cover(rows[i - 1], rows[i], rows[i + 1]);
+fn first_bit(at: usize) -> Lanes {
+    const FIRST: [u64; LANES] = [1, 0, 0, 0, 0, 0, 0, 0];
+    if at == 0 {
+        Lanes::load(&FIRST, 0)
+    } else {
+        Lanes::ZERO
     }
-    let at = |number: Option<usize>| {
-        number
-            .and_then(|number| rows.get(number))
-            .map_or(0, |row| *row)
-    };
-    for i in [0, blocks.wrapping_sub(1)] {
-        if let Some(to) = covers.get_mut(i) {
-            *to = cover(at(i.checked_sub(1)), at(Some(i)), at(Some(i + 1)));
-        }
-    }
+}
+
+/// Whether nearly all letters and digits of a block, or of half of it, stand alone. Random bytes have nine such in a block, and
+/// half of those bytes are high.
+#[inline(always)]
+fn is_spelled(alnum: Three, high: Lanes) -> Lanes {
+    let alone = alnum.begins() & !alnum.ahead(1);
+    let count = alone.count_ones();
+    let all = is_most(count, alnum.here.count_ones());
+    let halves = is_half_spelled(alone.low(), alnum.here.low())
+        | is_half_spelled(alone >> 32, alnum.here >> 32);
+    let text = high.is_zero();
+    text & (count.at_least(10) & all | halves) | !text & count.at_least(14) & all
+}
+
+#[inline(always)]
+fn is_half_spelled(alone: Lanes, alnum: Lanes) -> Lanes {
+    let count = alone.count_ones();
+    count.at_least(8) & is_most(count, alnum.count_ones())
+}
+
+/// Whether `part` is three fourths of `whole` at least.
+#[inline(always)]
+fn is_most(part: Lanes, whole: Lanes) -> Lanes {
+    (part << 2).not_below((whole << 2).minus(whole))
 }
 
 /// Whether half of a block holds hardly more than numbers and what stands between them.
 #[inline(always)]
-pub(crate) fn is_numbers(alnum: u64, hex: u64) -> bool {
+fn numbers(alnum: Lanes, hex: Lanes) -> Lanes {
     let begin = alnum & !(alnum << 1);
-    let half = |shift: u32| {
-        let part = |mask: u64| ((mask >> shift) & 0xFFFF_FFFF).count_ones();
-        let (hex, letters, numbers) = (part(hex), part(alnum & !hex), part(begin));
-        // Binary numbers are eight digits long, all others four at most.
-        (hex >= 10) & (2 * letters <= hex) & ((numbers >= 5) | (numbers >= 3) & (hex >= 26))
+    half_numbers(alnum.low(), hex.low(), begin.low())
+        | half_numbers(alnum >> 32, hex >> 32, begin >> 32)
+}
+
+#[inline(always)]
+fn half_numbers(alnum: Lanes, hex: Lanes, begin: Lanes) -> Lanes {
+    let (letters, numbers) = ((alnum & !hex).count_ones(), begin.count_ones());
+    let hex = hex.count_ones();
+    // Binary numbers are eight digits long, all others four at most.
+    hex.at_least(10)
+        & hex.not_below(letters << 1)
+        & (numbers.at_least(5) | numbers.at_least(3) & hex.at_least(26))
+}
+
+/// The same of one block.
+pub(crate) fn is_numbers(alnum: u64, hex: u64) -> bool {
+    let one = |word: u64| Lanes::load(&[word; LANES], 0);
+    let mut answer = [0; LANES];
+    numbers(one(alnum), one(hex)).store(&mut answer, 0);
+    answer[0] != 0
+}
+
+/// Marks all of each row, and of each place the third before it.
+#[inline(always)]
+fn fill_covers(columns: &Columns, at: usize, gates: &mut Gates) {
+    const BEFORE: u32 = super::POSITIONS as u32 - 1;
+    let rows = &gates.rows;
+    let here = Lanes::load(rows, at);
+    let next = Lanes::load_some(rows, at + 1);
+    let before = match at.checked_sub(1) {
+        Some(before) => Lanes::load(rows, before),
+        None => here.after_zero(),
     };
-    half(0) | half(32)
+    // What is set goes on for 15 places more, also from the block before.
+    let mut before_set = before >> BEFORE | here << (64 - BEFORE);
+    let mut set = here >> BEFORE | next << (64 - BEFORE);
+    for by in [1, 2, 4, 8] {
+        set = set | set << by | before_set >> (64 - by);
+        before_set = before_set | before_set << by;
+    }
+    set.store(&mut gates.covers, at);
+    (set & near(Three::load(&columns.wide, at))).store(&mut gates.edges, at);
+}
+
+/// The places within 32 bytes of one whose bit is not set, before or after.
+#[inline(always)]
+fn near(mask: Three) -> Lanes {
+    let (mut up, mut carry) = (!mask.here, !mask.before);
+    let (mut down, mut next) = (!mask.here, !mask.next);
+    for by in [1, 2, 4, 8, 16] {
+        up = up | up << by | carry >> (64 - by);
+        carry = carry | carry << by;
+        down = down | down >> by | next << (64 - by);
+        next = next | next >> by;
+    }
+    up | down
 }

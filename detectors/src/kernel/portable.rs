@@ -30,6 +30,11 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
             masks.ampersand |= bit(flag::AMPERSAND);
             masks.gap |= bit(flag::GAP);
             masks.zero |= u64::from(*byte == 0) << at;
+            let value = BASE64[usize::from(*byte)];
+            let low = |bit: u8| u64::from(value & (bit | NO_DIGIT) == 0) << at;
+            masks.base64_first |= low(HIGH_BITS[0]);
+            masks.base64_second |= low(HIGH_BITS[1]);
+            masks.base64_third |= low(HIGH_BITS[2]);
             masks.underscore |= u64::from(*byte == b'_') << at;
             masks.control |= u64::from(*byte < 0x20 && flags & flag::GAP == 0) << at;
             if flags & flag::ALNUM != 0 {
@@ -91,19 +96,6 @@ pub(super) fn summary(text: &[u8]) -> (u8, u8) {
         let classes = CLASSES.get(usize::from(*byte)).copied().unwrap_or(0);
         (any | classes, all & classes)
     })
-}
-
-pub(super) fn base64_bits(block: &[u8]) -> [u64; 4] {
-    let mut bits = [0; 4];
-    for (at, digit) in block.iter().take(BLOCK).enumerate() {
-        let value = BASE64.get(usize::from(*digit)).copied().unwrap_or(NO_DIGIT);
-        if value != NO_DIGIT {
-            for (bits, high) in bits.iter_mut().zip(HIGH_BITS) {
-                *bits |= u64::from(value & high == 0) << at;
-            }
-        }
-    }
-    bits
 }
 
 pub(super) fn base85_bits(block: &[u8]) -> Base85Bits {

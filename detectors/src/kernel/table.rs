@@ -43,8 +43,8 @@ pub(crate) const CLASSES: [u8; 128] = classes();
 /// The value of a base64 digit of either alphabet, or [`NO_DIGIT`].
 pub(crate) const BASE64: [u8; 128] = base64();
 pub(crate) const NO_DIGIT: u8 = 0x80;
-/// For each of the four digits of a group the bit of its value that is the high bit of a byte.
-pub(super) const HIGH_BITS: [u8; 4] = [0x20, 0x08, 0x02, 0];
+/// For each of the first three of the four digits of a group the bit of its value that is the high bit of a byte.
+pub(super) const HIGH_BITS: [u8; 3] = [0x20, 0x08, 0x02];
 
 /// The dialects of base 85: of Adobe and btoa; of RFC 1924, git and Python's `b85encode`; of ZeroMQ RFC 32.
 pub(crate) const BASE85_ALPHABETS: [&[u8; 85]; 3] = [

@@ -18,7 +18,7 @@ use super::variants::Variant;
 const GRAM: usize = 8;
 
 /// Grams that are looked up before any of them is looked at closer.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 16;
 
 /// Characters in a row that are a finding.
 pub(crate) const ENOUGH: usize = 2 * GRAM - 1;
@@ -202,7 +202,7 @@ impl GramIndex {
     fn insert(&mut self, gram: u64, variant: u32, offset: u32) {
         let hash = gram.wrapping_mul(self.multiplier);
         let (word, bits) = self.bits(hash);
-        self.filter[word] |= bits;
+        self.filter[word] |= 1 << bits[0] | 1 << bits[1];
         let mask = self.slots.len() - 1;
         let mut at = (hash >> self.slot_shift) as usize;
         let mut same = 0;
@@ -226,37 +226,44 @@ impl GramIndex {
 
     /// The word of the filter that stands for a hash, and the two bits in it: one look into memory.
     #[inline]
-    fn bits(&self, hash: u64) -> (usize, u64) {
+    fn bits(&self, hash: u64) -> (usize, [u64; 2]) {
         let word = (hash >> self.filter_shift) as usize;
-        (word, 1 << (hash >> 32 & 63) | 1 << (hash >> 26 & 63))
+        (word, [hash >> 32 & 63, hash >> 26 & 63])
     }
 
     /// Every place where [`ENOUGH`] characters of a variant stand in a row in `squeezed`.
     pub(crate) fn find<'a>(&'a self, squeezed: &[u8], mut report: impl FnMut(Hit<'a>)) {
         // The last match of each secret: what lies in it need not be looked at again.
         let mut done: Vec<(u32, Range<usize>)> = Vec::new();
-        for (number, grams) in squeezed.chunks(AT_ONCE * GRAM).enumerate() {
+        let mut number = 0;
+        let mut look_up = |grams: &[u8]| {
             // All of them first: what a branch on each would cost is more than looking them up.
             let mut hits = 0_u32;
             for (bit, gram) in grams.chunks_exact(GRAM).enumerate() {
                 let hash = gram_of(gram).wrapping_mul(self.multiplier);
-                hits |= u32::from(self.may_hold(hash)) << bit;
+                hits |= self.may_hold(hash) << bit;
             }
             while hits != 0 {
-                let at = (number * AT_ONCE + hits.trailing_zeros() as usize) * GRAM;
+                let at = number + hits.trailing_zeros() as usize * GRAM;
                 hits &= hits - 1;
                 let gram = gram_of(squeezed.get(at..).unwrap_or_default());
                 self.verify(squeezed, at, gram, &mut done, &mut report);
             }
+            number += grams.len();
+        };
+        let (many, rest) = squeezed.as_chunks::<{ AT_ONCE * GRAM }>();
+        for grams in many {
+            look_up(grams);
         }
+        look_up(rest);
     }
 
+    /// One, if the filter has the hash.
     #[inline]
-    fn may_hold(&self, hash: u64) -> bool {
+    fn may_hold(&self, hash: u64) -> u32 {
         let (word, bits) = self.bits(hash);
-        self.filter
-            .get(word)
-            .is_some_and(|word| word & bits == bits)
+        let word = self.filter.get(word).copied().unwrap_or(0);
+        (word >> bits[0] & word >> bits[1] & 1) as u32
     }
 
     #[cold]

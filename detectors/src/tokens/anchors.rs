@@ -10,7 +10,9 @@ use std::ops::Range;
 
 use super::common;
 use super::shape::{ByteSet, ShapeError, Way};
-use crate::kernel::{self, BLOCK, Blocks, Kind, Level, Luts, POSITIONS, SYMBOLS, Sweep, symbol};
+use crate::kernel::{
+    self, BLOCK, Blocks, Kind, Level, Luts, POSITIONS, SYMBOLS, Sweep, row, symbol,
+};
 
 /// Bytes from a match's beginning within which its anchor ends.
 pub(crate) const REACH: usize = 96;
@@ -300,11 +302,10 @@ impl Stretch {
         let Some(from) = at.checked_add_signed(isize::from(self.skip)) else {
             return false;
         };
-        let (number, shift) = (from / BLOCK, from % BLOCK);
-        let [Some(here), Some(next)] = [masks.get(number), masks.get(number + 1)] else {
+        if from / BLOCK + 1 >= masks.len() {
             return true;
-        };
-        let wide = here.wide >> shift | (next.wide << 1) << (63 - shift);
+        }
+        let wide = row(|number| masks.wide(number), from);
         (!wide).trailing_zeros() >= u32::from(self.length)
     }
 }
@@ -380,7 +381,7 @@ impl Probe {
 const MAX_TEXTS: u64 = 1600;
 
 /// The logarithm of the filter's bits: as much as fits the fastest cache.
-const FILTER_BITS: u32 = 18;
+const FILTER_BITS: u32 = 20;
 
 /// All anchors, ready to be looked up.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@
 
 use super::anchors::positions;
 use super::shape::Way;
-use crate::kernel::{BLOCK, Blocks, SYMBOLS};
+use crate::kernel::{Blocks, SYMBOLS, row};
 
 /// Letters and digits in a row from which on the kernel tells where they begin.
 const LEAST: usize = 8;
@@ -17,6 +17,8 @@ pub(super) struct Segments {
     /// For each length and sign the number of a list, plus one; empty if there are none at all.
     table: Vec<u16>,
     lists: Vec<Vec<u32>>,
+    /// A bit for each length that there is.
+    lengths: u128,
 }
 
 impl Segments {
@@ -48,6 +50,7 @@ impl Segments {
             *slot = self.lists.len() as u16;
         }
         self.lists[usize::from(*slot) - 1].push(number);
+        self.lengths |= 1 << length;
         true
     }
 
@@ -58,10 +61,11 @@ impl Segments {
     /// The programs that may match at `at`, where [`LEAST`] letters and digits begin.
     #[inline]
     pub(super) fn at(&self, text: &[u8], at: usize, masks: Blocks<'_>) -> &[u32] {
-        let (number, shift) = (at / BLOCK, at % BLOCK);
-        let alnum =
-            masks.at(number).alnum >> shift | (masks.at(number + 1).alnum << 1) << (63 - shift);
+        let alnum = row(|number| masks.alnum(number), at);
         let length = alnum.trailing_ones() as usize;
+        if self.lengths >> length & 1 == 0 {
+            return &[];
+        }
         let symbol = text
             .get(at + length)
             .and_then(|byte| SYMBOLS.get(usize::from(*byte)))

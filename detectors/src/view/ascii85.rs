@@ -82,7 +82,7 @@ impl Alphabet {
             to.copy_from_slice(&self.number(five).to_be_bytes());
             length += 4;
         }
-        inflate::is_compressed(&bytes[..length], true)
+        inflate::begins_compressed(&bytes[..length])
     }
 
     /// A group cut short counts as filled up with the highest digit.

@@ -119,7 +119,13 @@ fn base64_value(digit: u8) -> u8 {
 
 /// Whether base64 digits begin with text in characters of more than one byte, as far as the first ones tell.
 pub(super) fn is_not_ascii_text(digits: &[u8]) -> bool {
-    // The bytes one by one, since the first mostly is no beginning of any character.
+    // Most runs are told by their first digit: a byte that continues a character, or a control character.
+    let first = digits
+        .first()
+        .map_or(NO_DIGIT, |digit| base64_value(*digit));
+    if !matches!(first, 2 | 3 | 8..32 | 0x30..=0x3D) {
+        return false;
+    }
     let byte = |number: usize| {
         let at = number / 3 * 4;
         let value = |offset: usize| digits.get(at + offset).map(|digit| base64_value(*digit));
@@ -154,17 +160,6 @@ pub(super) fn is_not_ascii_text(digits: &[u8]) -> bool {
 /// Bytes at the beginning of a run that tell whether it is text.
 const UTF8: usize = 28;
 
-/// Whether digits are as mixed as compressed data is: in small letters, capitals and digits alike.
-pub(super) fn may_be_compressed(digits: &[u8]) -> bool {
-    let [mut small, mut capital, mut number] = [0; 3];
-    for digit in digits.iter().take(32) {
-        small += usize::from(digit.is_ascii_lowercase());
-        capital += usize::from(digit.is_ascii_uppercase());
-        number += usize::from(digit.is_ascii_digit());
-    }
-    small >= 4 && capital >= 4 && small + capital + number >= 16
-}
-
 /// Whether hexadecimal digits, in pairs from `phase` on, may stand for text or begin with compressed data.
 pub(super) fn is_hex_of_text(digits: &[u8], phase: usize) -> bool {
     let mut row = 0;
@@ -183,7 +178,7 @@ pub(super) fn is_hex_of_text(digits: &[u8], phase: usize) -> bool {
         phase,
         Vec::new(),
     );
-    super::is_utf8(&head.text) || super::inflate::is_compressed(&head.text, true)
+    super::is_utf8(&head.text) || super::inflate::begins_compressed(&head.text)
 }
 
 /// What a run of hexadecimal digits stands for, if its first pair begins at `phase`.

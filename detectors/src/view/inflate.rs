@@ -65,6 +65,15 @@ pub(super) fn is_compressed(text: &[u8], headless_too: bool) -> bool {
             || headless_too && headless(text, 1).is_some())
 }
 
+/// Whether `text` begins with compressed data, as far as its first bytes tell.
+pub(super) fn begins_compressed(text: &[u8]) -> bool {
+    text.len() >= LEAST
+        && (MAGICS
+            .iter()
+            .any(|(magic, _)| text.starts_with(magic.needle()))
+            || headless(text, 1).is_some())
+}
+
 /// Where compressed data may begin in `text[..swept]`: at its beginning, or with a magic number in one of `blocks`, each of
 /// [`BLOCK`] bytes.
 pub(super) fn starts(

@@ -10,12 +10,21 @@ use super::{
     Work, ascii85, examine_view, inflate, is_promising, narrow, numbers, spelled, uuencode,
 };
 use crate::finding::Via;
-use crate::kernel::{self, BLOCK, Blocks, Masks, Sweep, gate, is_numbers};
+use crate::kernel::{self, BLOCK, Blocks, Sweep, gate, is_numbers};
 use crate::tokens::Cipher;
 use crate::window::{Engines, Match};
 
 /// Bytes on either side of an escape or look-alike that may belong to the same word.
 const AROUND: usize = 512;
+
+/// Where anchors stand that are no token's as it is.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// Those of strong programs in ciphers.
+    pub(super) ciphered: Vec<(usize, Cipher)>,
+    /// Those of uuencoded files.
+    pub(super) begins: Vec<usize>,
+}
 
 /// Reads one text.
 pub(super) struct Reader<'a, 'm> {
@@ -70,9 +79,9 @@ impl<'a, 'm> Reader<'a, 'm> {
         }
     }
 
-    pub(super) fn read(mut self, ciphered: &[(usize, Cipher)]) -> bool {
+    pub(super) fn read(mut self, found: &Marks) -> bool {
         self.compressed();
-        self.uuencoded();
+        self.uuencoded(&found.begins);
         let sweep = self.sweep;
         for (number, open) in sweep.gates.open[..self.masks.len()].iter().enumerate() {
             if *open == 0 {
@@ -85,9 +94,9 @@ impl<'a, 'm> Reader<'a, 'm> {
                 self.escapes(number, self.escapes_in(number));
             }
             if open & gate::FOLDS != 0 {
-                let (masks, next) = (self.masks.at(number), self.masks.at(number + 1));
-                let beginnings =
-                    masks.high & !masks.continued & shifted(masks.continued, next.continued, 1);
+                let masks = self.masks;
+                let (continued, next) = (masks.continued(number), masks.continued(number + 1));
+                let beginnings = masks.high(number) & !continued & shifted(continued, next, 1);
                 self.folds(number, beginnings);
             }
             if open & gate::NARROW != 0 {
@@ -103,7 +112,7 @@ impl<'a, 'm> Reader<'a, 'm> {
                 self.ascii85(number);
             }
         }
-        self.ciphers(ciphered);
+        self.ciphers(&found.ciphered);
         self.runs_cut();
         self.cut
     }
@@ -141,7 +150,8 @@ impl<'a, 'm> Reader<'a, 'm> {
         if number * BLOCK < self.narrow_done {
             return;
         }
-        let qualifies = |masks: &Masks| (masks.alnum & masks.zero >> 1).count_ones() >= 8;
+        let masks = self.masks;
+        let qualifies = |number| (masks.alnum(number) & masks.zero(number) >> 1).count_ones() >= 8;
         let region = self.blocks_around(number, qualifies);
         self.narrow_done = region.end;
         let mut rewriter = Rewriter::new(&self.text[region.clone()]);
@@ -150,9 +160,9 @@ impl<'a, 'm> Reader<'a, 'm> {
     }
 
     /// Blocks in a row of which `qualifies` is true, and one on either side.
-    fn blocks_around(&mut self, number: usize, qualifies: impl Fn(&Masks) -> bool) -> Range<usize> {
+    fn blocks_around(&mut self, number: usize, qualifies: impl Fn(usize) -> bool) -> Range<usize> {
         let more = (number + 1..self.masks.len())
-            .take_while(|number| qualifies(&self.masks.at(*number)))
+            .take_while(|number| qualifies(*number))
             .count();
         let start = number.saturating_sub(1) * BLOCK;
         // What goes on behind what was swept must be asked for again.
@@ -166,8 +176,10 @@ impl<'a, 'm> Reader<'a, 'm> {
         if number * BLOCK < self.spelled_done {
             return;
         }
-        let qualifies = |masks: &Masks| {
-            (masks.alnum & !(masks.alnum << 1) & !(masks.alnum >> 1)).count_ones() >= 9
+        let masks = self.masks;
+        let qualifies = |number| {
+            let alnum = masks.alnum(number);
+            (alnum & !(alnum << 1) & !(alnum >> 1)).count_ones() >= 9
         };
         let region = self.blocks_around(number, qualifies);
         self.spelled_done = region.end - BLOCK.min(region.end);
@@ -180,7 +192,9 @@ impl<'a, 'm> Reader<'a, 'm> {
         if number * BLOCK < self.numbers_done {
             return;
         }
-        let region = self.blocks_around(number, |masks| is_numbers(masks.alnum, masks.hex));
+        let masks = self.masks;
+        let qualifies = |number| is_numbers(masks.alnum(number), masks.hex(number));
+        let region = self.blocks_around(number, qualifies);
         self.numbers_done = region.end - BLOCK.min(region.end);
         for view in numbers::views(&self.text[region.clone()]) {
             self.view(Some(view), region.start);
@@ -232,15 +246,17 @@ impl<'a, 'm> Reader<'a, 'm> {
         self.view(Some(view), region.start);
     }
 
+    /// The numbers of the blocks with that gate.
+    fn blocks_with(&self, gate: u64) -> impl Iterator<Item = usize> + use<'a> {
+        let open = &self.sweep.gates.open[..self.masks.len()];
+        let with = move |(number, open): (usize, &u64)| (open & gate != 0).then_some(number);
+        open.iter().enumerate().filter_map(with)
+    }
+
     /// Compressed data.
     #[inline(never)]
     fn compressed(&mut self) {
-        let open = &self.sweep.gates.open[..self.masks.len()];
-        let blocks = open
-            .iter()
-            .enumerate()
-            .filter(|(_, open)| **open & gate::MAGIC != 0)
-            .map(|(number, _)| number);
+        let blocks = self.blocks_with(gate::MAGIC);
         for start in inflate::starts(self.text, self.swept, self.depth, blocks) {
             let left = if start.format.is_guessed() {
                 &mut self.work.attempts
@@ -279,8 +295,9 @@ impl<'a, 'm> Reader<'a, 'm> {
     }
 
     #[inline(never)]
-    fn uuencoded(&mut self) {
-        for region in uuencode::regions(self.text, self.swept) {
+    fn uuencoded(&mut self, begins: &[usize]) {
+        let blocks = self.blocks_with(gate::UUENCODED);
+        for region in uuencode::regions(self.text, self.swept, begins, blocks) {
             let mut rewriter = Rewriter::new(&self.text[region.clone()]);
             uuencode::decode(&mut rewriter);
             self.view(rewriter.finish(), region.start);

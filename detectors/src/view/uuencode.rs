@@ -7,19 +7,28 @@ use memchr::memmem::Finder;
 
 use super::map::Rewriter;
 use crate::finding::Via;
+use crate::kernel::BLOCK;
 
-static BEGIN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("begin "));
+/// What a file begins with.
+pub(crate) const BEGIN: &[u8] = b"begin ";
 
 /// What a full line, of 45 bytes, begins with.
 static LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\nM"));
 
-/// The regions that a `begin` line opens, or that have full lines.
-pub(super) fn regions(text: &[u8], swept: usize) -> Vec<Range<usize>> {
+/// The regions that a `begin` line opens, or that have full lines. `begins` is where [`BEGIN`] stands in either case, and `blocks`
+/// are those of [`BLOCK`] bytes in which hardly a small letter is.
+pub(super) fn regions(
+    text: &[u8],
+    swept: usize,
+    begins: &[usize],
+    blocks: impl Iterator<Item = usize>,
+) -> Vec<Range<usize>> {
     let mut regions = Vec::new();
     let mut done = 0;
     let near = text.get(..swept).unwrap_or(text);
-    for at in BEGIN.find_iter(near) {
-        let Some([a, b, c, b' ', ..]) = text.get(at + 6..) else {
+    for at in begins.iter().copied() {
+        let rest = text.get(at..).and_then(|rest| rest.strip_prefix(BEGIN));
+        let Some([a, b, c, b' ', ..]) = rest else {
             continue;
         };
         if at < done || ![a, b, c].iter().all(|digit| matches!(digit, b'0'..=b'7')) {
@@ -33,7 +42,13 @@ pub(super) fn regions(text: &[u8], swept: usize) -> Vec<Range<usize>> {
         regions.push(at..end);
     }
     // Whole lines in the midst of a file, whose beginning an earlier window saw.
-    for at in LINE.find_iter(near).map(|at| at + 1) {
+    let lines = blocks.flat_map(|number| {
+        let begin = (number * BLOCK).saturating_sub(BLOCK);
+        let end = near.len().min((number + 2) * BLOCK);
+        let here = near.get(begin..end).unwrap_or_default();
+        LINE.find_iter(here).map(move |at| begin + at + 1)
+    });
+    for at in lines {
         if at < done
             || line(&text[at..]).is_none_or(|(count, digits)| count != 45 || digits.len() < 60)
         {
@@ -107,11 +122,11 @@ mod tests {
     fn a_file_is_read() {
         // From Wikipedia's article on uuencoding.
         let text = b"x\nbegin 644 cat.txt\n#0V%T\n`\nend\n";
-        let region = regions(text, text.len()).remove(0);
+        let region = regions(text, text.len(), &[2], std::iter::empty()).remove(0);
         assert_eq!(region, 2..26);
         let mut rewriter = Rewriter::new(&text[region]);
         decode(&mut rewriter);
         assert!(rewriter.finish().unwrap().text.ends_with(b"Cat"));
-        assert!(regions(b"begin the work", 14).is_empty());
+        assert!(regions(b"begin the work", 14, &[0], 0..1).is_empty());
     }
 }

@@ -106,7 +106,7 @@ impl Reader<'_, '_> {
     fn word_start(&self, at: usize) -> usize {
         let least = at.saturating_sub(AROUND);
         let mut number = at / BLOCK;
-        let mut gaps = self.masks.at(number).gap & lowest(at % BLOCK);
+        let mut gaps = self.masks.gap(number) & lowest(at % BLOCK);
         loop {
             if gaps != 0 {
                 return (number * BLOCK + 64 - gaps.leading_zeros() as usize).max(least);
@@ -115,7 +115,7 @@ impl Reader<'_, '_> {
                 return least;
             }
             number -= 1;
-            gaps = self.masks.at(number).gap;
+            gaps = self.masks.gap(number);
         }
     }
 
@@ -135,7 +135,7 @@ impl Reader<'_, '_> {
     fn gap_after(&self, at: usize) -> usize {
         let most = (at + AROUND).min(self.text.len());
         let mut number = at / BLOCK;
-        let mut gaps = self.masks.at(number).gap & !lowest(at % BLOCK);
+        let mut gaps = self.masks.gap(number) & !lowest(at % BLOCK);
         loop {
             if gaps != 0 {
                 return (number * BLOCK + gaps.trailing_zeros() as usize).min(most);
@@ -148,7 +148,7 @@ impl Reader<'_, '_> {
                     most
                 });
             }
-            gaps = self.masks.at(number).gap;
+            gaps = self.masks.gap(number);
         }
     }
 

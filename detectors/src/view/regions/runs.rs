@@ -10,7 +10,7 @@ use super::super::map::{Rewriter, View};
 use super::super::{MAX_DEPTH, digits, examine_view, inflate, wrap};
 use super::{AROUND, Reader, lowest};
 use crate::finding::Via;
-use crate::kernel::{self, BLOCK, Masks, gate};
+use crate::kernel::{self, BLOCK, Blocks, gate, row};
 use crate::tokens::{Cipher, is_beside_base64};
 
 /// Characters of base64 in a row from which on a line may be wrapped, and from which on a run is decoded.
@@ -35,7 +35,10 @@ const BEYOND: usize = 2048;
 /// Digits of base64 on either side of what is text that are decoded with it.
 const BESIDE: usize = 1024;
 
-/// Digits at the beginning of a run that tell whether it is compressed, or text of other letters.
+/// Characters of a number in base58, at most.
+const MOST_BASE58: usize = 256;
+
+/// Digits at the beginning of a run that tell whether it is compressed.
 const HEAD: usize = 44;
 
 /// What was found of the blocks so far.
@@ -47,8 +50,6 @@ pub(super) struct Runs {
     base64: [usize; 4],
     /// The last run whose end was looked for.
     run: Range<usize>,
-    /// The base64 bits of one block: its number, and the bits.
-    bits: Option<(usize, [u64; 4])>,
 }
 
 /// Every fourth bit.
@@ -70,22 +71,25 @@ impl Reader<'_, '_> {
     /// Runs of base64 characters of which 16 in a row begin in the block.
     pub(super) fn runs(&mut self, number: usize, open: u64) {
         let rows = self.sweep.gates.rows[number];
-        let begins = !(self.masks.at(number).wide << 1 | self.masks.before(number).wide >> 63);
+        let begins =
+            !(self.masks.wide(number) << 1 | self.masks.wide(number.wrapping_sub(1)) >> 63);
         self.each(number, rows & begins, Self::wrapped);
         if open & gate::BLOBS == 0 || number * BLOCK + BLOCK <= self.runs.wrapped {
             return;
         }
         let blobs = self.sweep.gates.blobs[number];
         self.each(number, blobs & begins, Self::run_begins);
-        self.base64(number, blobs);
+        if open & gate::TEXT != 0 {
+            self.base64(number);
+        }
         if open & gate::HEX != 0 {
-            self.rows(number, HEX, |masks| masks.hex, Self::hex);
+            self.rows(number, HEX, |masks, number| masks.hex(number), Self::hex);
         }
         if open & gate::CAPITALS != 0 {
             self.rows(
                 number,
                 BASE32,
-                |masks| masks.upper | masks.digit,
+                |masks, number| masks.upper(number) | masks.digit(number),
                 Self::base32,
             );
         }
@@ -93,7 +97,7 @@ impl Reader<'_, '_> {
             self.rows(
                 number,
                 BASE32,
-                |masks| masks.alnum & !masks.upper,
+                |masks, number| masks.alnum(number) & !masks.upper(number),
                 Self::base32,
             );
         }
@@ -115,21 +119,21 @@ impl Reader<'_, '_> {
         &mut self,
         number: usize,
         least: usize,
-        select: impl Fn(&Masks) -> u64,
+        select: impl Fn(Blocks<'_>, usize) -> u64,
         read: impl Fn(&mut Self, Range<usize>),
     ) {
-        let here = select(&self.masks.at(number));
-        let next = select(&self.masks.at(number + 1));
-        let before = select(&self.masks.before(number)) >> 63;
+        let here = select(self.masks, number);
+        let next = select(self.masks, number + 1);
+        let before = select(self.masks, number.wrapping_sub(1)) >> 63;
         let rows = sixteen(pair(here, next));
         let rows = (rows & rows >> (least - 16)) as u64 & !(here << 1 | before);
         self.each(number, rows, |reader, at| {
             let mut end = at + least;
             let mut number = end / BLOCK;
-            let mut mask = select(&reader.masks.at(number)) | lowest(end % BLOCK);
+            let mut mask = select(reader.masks, number) | lowest(end % BLOCK);
             while mask == !0 {
                 number += 1;
-                mask = select(&reader.masks.at(number));
+                mask = select(reader.masks, number);
             }
             end = end.max(number * BLOCK + mask.trailing_ones() as usize);
             read(reader, at..end);
@@ -151,7 +155,7 @@ impl Reader<'_, '_> {
         let mut start = at;
         loop {
             let number = start / BLOCK;
-            let others = !self.masks.at(number).wide & lowest(start - number * BLOCK);
+            let others = !self.masks.wide(number) & lowest(start - number * BLOCK);
             if others != 0 {
                 start = number * BLOCK + 64 - others.leading_zeros() as usize;
                 break;
@@ -161,7 +165,7 @@ impl Reader<'_, '_> {
                 break;
             }
             start -= 1;
-            if self.masks.at(start / BLOCK).wide >> (start % BLOCK) & 1 == 0 {
+            if self.masks.wide(start / BLOCK) >> (start % BLOCK) & 1 == 0 {
                 start += 1;
                 break;
             }
@@ -173,10 +177,10 @@ impl Reader<'_, '_> {
     /// Where the run of base64 characters that holds `start` ends.
     fn run_end(&self, start: usize) -> usize {
         let mut number = start / BLOCK;
-        let mut wide = self.masks.at(number).wide | lowest(start % BLOCK);
+        let mut wide = self.masks.wide(number) | lowest(start % BLOCK);
         while wide == !0 {
             number += 1;
-            wide = self.masks.at(number).wide;
+            wide = self.masks.wide(number);
         }
         let end = number * BLOCK + wide.trailing_ones() as usize;
         if end < self.swept {
@@ -217,81 +221,64 @@ impl Reader<'_, '_> {
     /// What only a run's beginning or all of it tells.
     #[inline(never)]
     fn run_begins(&mut self, start: usize) {
-        let run = self.run_of(start);
-        let run = start..run.end;
-        self.heads(&run);
+        let end = self.run_of(start).end;
+        // The classes of its first characters.
+        let length = (end - start).min(BLOCK);
+        let masks = self.masks;
+        let alnum = row(|number| masks.alnum(number), start) & lowest(length);
+        let upper = row(|number| masks.upper(number), start) & lowest(length);
+        let digit = row(|number| masks.digit(number), start) & lowest(length);
+        let lower = alnum & !upper & !digit;
         let text = self.text;
-        let whole = &text[run.start..run.end.min(run.start + WHOLE)];
-        let (any, all) = kernel::summary(self.work.level, whole);
+        let run = text.get(start..end).unwrap_or_default();
+        for phase in 0..4 {
+            if digits::is_not_ascii_text(run.get(phase..).unwrap_or_default()) {
+                self.base64_region(start + phase..end);
+            }
+        }
+        // As mixed as compressed data is.
+        let count = |mask: u64| (mask & lowest(32)).count_ones();
+        let at_edge = start == 0 && self.depth == 0 && !self.work.first;
+        if count(lower) >= 4 && count(upper) >= 4 && count(alnum) >= 16 && !at_edge {
+            let head = &run[..run.len().min(HEAD)];
+            let mut bytes = [0; HEAD / 4 * 3];
+            let length = kernel::base64_some(head, &mut bytes);
+            if inflate::begins_compressed(&bytes[..length]) {
+                self.base64_region(start..end);
+            }
+        }
         let before = &text[..start];
-        let backwards = before.ends_with(b"=") && !before.ends_with(b"a=");
-        let mut views = digits::views(self.work.level, whole, any, all, backwards);
-        while let Some(view) = views.next() {
-            self.decoded(&view, start);
-            views.give_back(view);
-        }
-    }
-
-    /// Base64 that begins with compressed data or with letters that are not ASCII: all of it is decoded. In the midst of a run the
-    /// former shows by its magic number, and text by its ASCII characters.
-    #[inline(never)]
-    fn heads(&mut self, run: &Range<usize>) {
-        let at_edge = run.start == 0 && self.depth == 0 && !self.work.first;
-        for phase in 0..4 {
-            let start = run.start + phase;
-            let head = self
-                .text
-                .get(start..run.end.min(start + HEAD))
-                .unwrap_or_default();
-            let telling = digits::is_not_ascii_text(head)
-                || phase == 0 && !at_edge && digits::may_be_compressed(head) && {
-                    let mut bytes = Vec::with_capacity(BLOCK);
-                    kernel::base64(self.work.level, head, &mut bytes);
-                    inflate::is_compressed(&bytes, true)
-                };
-            if telling {
-                self.base64_region(start..run.end);
+        let backwards = before.ends_with(b"=") && !before.ends_with(b"a=") && upper != 0;
+        let number = digit == lowest(length);
+        let base58 = alnum == lowest(length) && upper != 0 && lower != 0;
+        if backwards || number || base58 && run.len() <= MOST_BASE58 {
+            let whole = &run[..run.len().min(WHOLE)];
+            let (any, all) = kernel::summary(self.work.level, whole);
+            let mut views = digits::views(self.work.level, whole, any, all, backwards);
+            while let Some(view) = views.next() {
+                self.decoded(&view, start);
+                views.give_back(view);
             }
         }
     }
 
-    /// Base64 of text in the block, of any phase; `blobs` are the places where long enough runs go on for [`BLOB`] characters.
-    #[inline(never)]
-    fn base64(&mut self, number: usize, blobs: u64) {
-        let (here, next) = (self.base64_bits(number), self.base64_bits(number + 1));
-        for phase in 0..4 {
-            let mut rows = text_rows(&here, &next, phase) & blobs;
-            while rows != 0 {
-                let at = number * BLOCK + rows.trailing_zeros() as usize;
-                rows &= rows - 1;
-                if at >= self.runs.base64[phase] && at >= self.runs.wrapped {
-                    self.base64_at(phase, at);
-                }
+    /// Base64 of text in the block.
+    fn base64(&mut self, number: usize) {
+        let mut texts = self.sweep.gates.texts[number];
+        while texts != 0 {
+            let at = number * BLOCK + texts.trailing_zeros() as usize;
+            texts &= texts - 1;
+            if at >= self.runs.base64[at % 4] && at >= self.runs.wrapped {
+                self.base64_at(at);
             }
         }
     }
 
-    fn base64_bits(&mut self, number: usize) -> [u64; 4] {
-        match self.runs.bits {
-            Some((known, bits)) if known == number => bits,
-            _ => {
-                let begin = number * BLOCK;
-                let block = self
-                    .text
-                    .get(begin..self.text.len().min(begin + BLOCK))
-                    .unwrap_or_default();
-                let bits = kernel::base64_bits(self.work.level, block);
-                self.runs.bits = Some((number, bits));
-                bits
-            }
-        }
-    }
-
-    /// Decodes the base64 of `phase` around `at`, where bytes in a row are ASCII, if they are text.
+    /// Decodes the base64 around `at`, where a group begins and bytes in a row are ASCII, if they are text.
     #[inline(never)]
-    fn base64_at(&mut self, phase: usize, at: usize) {
-        let first = at + (phase + 4 - at % 4) % 4;
-        let sample = first.saturating_sub(4)..(first + 24).min(self.text.len());
+    fn base64_at(&mut self, at: usize) {
+        let phase = at % 4;
+        let sample = at.saturating_sub(4)..(at + 24).min(self.text.len());
         let mut bytes = [0; 24];
         let length = kernel::base64_some(&self.text[sample], &mut bytes);
         if !kernel::is_readable(self.work.level, &bytes[..length]) {
@@ -307,10 +294,9 @@ impl Reader<'_, '_> {
         let mut last = at;
         let mut number = at / BLOCK;
         while number * BLOCK < run.end.min(last + BESIDE) && number < self.masks.len() {
-            let (here, next) = (self.base64_bits(number), self.base64_bits(number + 1));
-            let rows = text_rows(&here, &next, phase);
-            if rows != 0 {
-                last = last.max(number * BLOCK + 63 - rows.leading_zeros() as usize);
+            let texts = self.sweep.gates.texts[number] & FOURTH << phase;
+            if texts != 0 {
+                last = last.max(number * BLOCK + 63 - texts.leading_zeros() as usize);
             }
             number += 1;
         }
@@ -364,7 +350,7 @@ impl Reader<'_, '_> {
     pub(super) fn runs_cut(&mut self) {
         if self.swept < self.text.len()
             && let Some(last) = self.swept.checked_sub(1)
-            && self.masks.at(last / BLOCK).wide >> (last % BLOCK) & 1 == 1
+            && self.masks.wide(last / BLOCK) >> (last % BLOCK) & 1 == 1
         {
             self.cut |= self.run_of(last).len() >= BLOB;
         }
@@ -414,17 +400,4 @@ impl Reader<'_, '_> {
             number <= known || !is_beside_base64(text, &found.span)
         });
     }
-}
-
-/// Places of a block from which on at least 18 digits stand for bytes below 0x80, if groups of four begin at places that are `phase`
-/// modulo 4: fourteen bytes in a row that are text need as many.
-fn text_rows(here: &[u64; 4], next: &[u64; 4], phase: usize) -> u64 {
-    let low = |bits: &[u64; 4]| {
-        bits.iter().zip(0_u32..).fold(0, |low, (bits, place)| {
-            low | bits & FOURTH.rotate_left((phase as u32 + place) % 4)
-        })
-    };
-    let low = pair(low(here), low(next));
-    let rows = sixteen(low);
-    (rows & rows >> 2) as u64
 }
