@@ -219,7 +219,8 @@ pub(super) fn base32(level: Level, run: &[u8]) -> Vec<View> {
             if part.len() < BASE32 {
                 continue;
             }
-            for phase in 0..8 {
+            let phases = base32_phases(part, &value);
+            for phase in (0..8).filter(|phase| phases >> phase & 1 == 1) {
                 let mut text = Vec::with_capacity(part.len());
                 for eight in part.get(phase..).unwrap_or_default().chunks(8) {
                     let number = eight.iter().fold(0_u64, |number, digit| {
@@ -233,6 +234,28 @@ pub(super) fn base32(level: Level, run: &[u8]) -> Vec<View> {
         }
     }
     views
+}
+
+/// The places modulo 8 at which groups of base32 digits may begin that stand for text, or for what is compressed.
+fn base32_phases(part: &[u8], value: &impl Fn(&u8) -> Option<u8>) -> u8 {
+    // Of a group's eight digits five have the high bit of a byte. Any fourteen bytes in a row hold two groups.
+    let is_low = |digits: &[u8]| {
+        let bit = |at: usize, bit: u8| digits.get(at).and_then(value).unwrap_or(0) & bit;
+        bit(0, 16) | bit(1, 2) | bit(3, 8) | bit(4, 1) | bit(6, 4) == 0
+    };
+    let mut phases = 0;
+    let mut low = 0_u16;
+    for (at, digits) in part.windows(8).enumerate() {
+        low = low << 1 | u16::from(is_low(digits));
+        if low >> 8 & low & 1 == 1 {
+            phases |= 1 << (at % 8);
+        }
+    }
+    // What begins with a digit of such a byte, at a beginning, may be compressed or in other letters.
+    if !is_low(part) {
+        phases |= 1;
+    }
+    phases
 }
 
 /// Characters of base32 that hold the shortest credential.

@@ -1,5 +1,7 @@
 //! Bytes written as numbers one after the other: hexadecimal pairs, dumps, decimal, octal and binary lists.
 
+use std::ops::Range;
+
 use super::map::{Rewriter, View};
 use crate::finding::Via;
 
@@ -17,97 +19,221 @@ enum Radix {
     Binary,
 }
 
-/// What `text` is in each radix in which enough of it is numbers.
-pub(super) fn views(text: &[u8]) -> Vec<View> {
+const RADICES: [Radix; 4] = [Radix::Hex, Radix::Decimal, Radix::Octal, Radix::Binary];
+
+/// The parts of `text` in which enough numbers of a radix stand in a row for text or for something compressed, as what they stand
+/// for, and where each part begins: coordinates, measures and dates are numbers, too.
+pub(super) fn views(text: &[u8]) -> Vec<(usize, View)> {
     let mut views = Vec::new();
-    if !has_row(text) {
-        return views;
-    }
-    for radix in [Radix::Hex, Radix::Decimal, Radix::Octal, Radix::Binary] {
-        // Counted first: most numbers are no bytes.
-        if read(text, radix, None) >= LEAST {
-            let mut rewriter = Rewriter::new(text);
-            read(text, radix, Some(&mut rewriter));
-            views.extend(rewriter.finish());
+    for (radix, rows) in RADICES.into_iter().zip(promising(text)) {
+        for range in around(text, rows) {
+            let part = &text[range.clone()];
+            let mut rewriter = Rewriter::new(part);
+            write(part, radix, &mut rewriter);
+            views.extend(rewriter.finish().map(|view| (range.start, view)));
+            // Each line of a dump is a row of hexadecimal numbers.
+            if radix == Radix::Hex {
+                let mut rewriter = Rewriter::new(part);
+                if dump(part, &mut rewriter) >= LEAST {
+                    views.extend(rewriter.finish().map(|view| (range.start, view)));
+                }
+            }
         }
-    }
-    let mut rewriter = Rewriter::new(text);
-    if dump(text, &mut rewriter) >= LEAST {
-        views.extend(rewriter.finish());
     }
     views
 }
 
-/// Whether there are enough words in a row that may be numbers in some radix.
-fn has_row(text: &[u8]) -> bool {
-    let (mut row, mut at) = (0, 0);
-    while at < text.len() {
-        if !text[at].is_ascii_alphanumeric() {
-            at += 1;
-            continue;
+/// Bytes on either side of a row that are read with it: lines of a dump hold but a few bytes of a credential each.
+const BESIDE: usize = 512;
+
+/// `rows` with what stands beside them, joined where they touch.
+fn around(text: &[u8], rows: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    let mut around: Vec<Range<usize>> = Vec::new();
+    for row in rows {
+        let mut start = row.start.saturating_sub(BESIDE);
+        // Not in the midst of a number.
+        while start > 0 && text[start - 1].is_ascii_alphanumeric() && start < row.start {
+            start += 1;
         }
-        let word = text[at..]
+        let end = (row.end + BESIDE).min(text.len());
+        match around.last_mut().filter(|last| start <= last.end) {
+            Some(last) => last.end = last.end.max(end),
+            None => around.push(start..end),
+        }
+    }
+    around
+}
+
+/// Bytes at the beginning of a row that tell whether it is compressed, or text in other than ASCII characters.
+const HEAD: usize = 32;
+
+/// The row of numbers of one radix that is being read.
+#[derive(Clone, Copy, Default)]
+struct Row {
+    /// Where its first number begins, and where its last one ends.
+    start: usize,
+    end: usize,
+    /// Its bytes so far.
+    length: usize,
+    /// Its last bytes that are text.
+    text: usize,
+    promising: bool,
+}
+
+impl Row {
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.length += 1;
+        let readable = matches!(byte, 0 | b'\t' | b'\n' | b'\r' | b' '..=b'~');
+        self.text = if readable { self.text + 1 } else { 0 };
+        self.promising |= self.text >= LEAST;
+    }
+
+    /// The row, if it is promising; what follows is another one.
+    #[inline]
+    fn finish(&mut self, text: &[u8], radix: Radix) -> Option<Range<usize>> {
+        let row = std::mem::take(self);
+        (row.length >= LEAST && (row.promising || row.has_head(text, radix)))
+            .then_some(row.start..row.end)
+    }
+
+    fn has_head(&self, text: &[u8], radix: Radix) -> bool {
+        let mut head = [0; HEAD];
+        let mut length = 0;
+        for word in words(&text[self.start..self.end]) {
+            let mut bytes = [0; 8];
+            let count = parse(&text[self.start..self.end][word], radix, &mut bytes).unwrap_or(0);
+            for (to, byte) in head.iter_mut().skip(length).zip(&bytes[..count]) {
+                *to = *byte;
+            }
+            length += count;
+            if length >= HEAD {
+                break;
+            }
+        }
+        let head = &head[..length.min(HEAD)];
+        super::is_utf8(head) || super::inflate::begins_compressed(head)
+    }
+}
+
+/// For each radix the rows of numbers that stand for text or for something compressed.
+fn promising(text: &[u8]) -> [Vec<Range<usize>>; RADICES.len()] {
+    let mut found: [Vec<Range<usize>>; RADICES.len()] = Default::default();
+    let mut rows = [Row::default(); RADICES.len()];
+    for word in words(text) {
+        let written = &text[word.clone()];
+        let mut push = |number: usize, bytes: &[u8]| {
+            let row = &mut rows[number];
+            if row.length > 0 && (bytes.is_empty() || word.start - row.end > APART) {
+                found[number].extend(row.finish(text, RADICES[number]));
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            if row.length == 0 {
+                row.start = word.start;
+            }
+            bytes.iter().for_each(|byte| row.push(*byte));
+            row.end = word.end;
+        };
+        // A few digits are read at once, which most numbers are; of the rest most are none.
+        if let Some([hex, decimal, octal]) = few(written) {
+            push(0, hex.as_slice());
+            push(1, decimal.as_slice());
+            push(2, octal.as_slice());
+            push(3, &[]);
+        } else {
+            let may_be = may_be_number(written);
+            for (number, radix) in RADICES.into_iter().enumerate() {
+                let mut bytes = [0; 8];
+                let length = may_be.then(|| parse(written, radix, &mut bytes)).flatten();
+                push(number, &bytes[..length.unwrap_or(0)]);
+            }
+        }
+    }
+    for ((found, row), radix) in found.iter_mut().zip(&mut rows).zip(RADICES) {
+        found.extend(row.finish(text, radix));
+    }
+    found
+}
+
+/// What one to three digits stand for, in hexadecimal, decimal and octal.
+#[inline]
+fn few(word: &[u8]) -> Option<[Option<u8>; 3]> {
+    let digits = match *word {
+        [c] => [b'0', b'0', c],
+        [b, c] => [b'0', b, c],
+        [a, b, c] => [a, b, c],
+        _ => return None,
+    };
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let [a, b, c] = digits.map(|digit| u32::from(digit & 15));
+    let byte = |number: u32| u8::try_from(number).ok();
+    let octal = word.len() >= 2 && a | b | c < 8;
+    Some([
+        if word.len() == 2 {
+            byte(b << 4 | c)
+        } else {
+            None
+        },
+        byte(a * 100 + b * 10 + c),
+        if octal {
+            byte(a << 6 | b << 3 | c)
+        } else {
+            None
+        },
+    ])
+}
+
+/// Characters of the longest number, with its prefix.
+const MOST: usize = 18;
+
+fn may_be_number(word: &[u8]) -> bool {
+    let is_hex = |byte: &u8| {
+        byte.is_ascii_hexdigit() || matches!(byte, b'x' | b'X' | b'o' | b'O' | b'h' | b'H')
+    };
+    matches!(word.len(), 2 | 4..=10 | 16..=MOST) && word.iter().all(is_hex)
+}
+
+/// The rows of letters and digits in `text`.
+fn words(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = text.get(at..)?;
+        let start = at + rest.iter().position(u8::is_ascii_alphanumeric)?;
+        let length = text[start..]
             .iter()
             .take_while(|byte| byte.is_ascii_alphanumeric())
             .count();
-        let is_number = word <= 16
-            && text[at..at + word]
-                .iter()
-                .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'x' | b'o' | b'h' | b'H'));
-        row = if is_number {
-            row + 1 + usize::from(word >= 4) + usize::from(word >= 8) * 2
-        } else {
-            0
-        };
-        if row >= LEAST {
-            return true;
-        }
-        at += word;
-    }
-    false
+        at = start + length;
+        Some(start..at)
+    })
 }
 
-/// Writes each row of numbers as the bytes that they are, if asked to. Returns the longest row's length.
-fn read(text: &[u8], radix: Radix, mut rewriter: Option<&mut Rewriter<'_>>) -> usize {
+/// Writes each row of numbers as the bytes that they are.
+fn write(text: &[u8], radix: Radix, rewriter: &mut Rewriter<'_>) {
     let via = match radix {
         Radix::Hex => Via::Hex,
         Radix::Decimal => Via::Decimal,
         Radix::Octal => Via::Octal,
         Radix::Binary => Via::Binary,
     };
-    let (mut longest, mut row, mut end) = (0, 0, 0);
-    let mut at = 0;
-    while at < text.len() {
-        if !text[at].is_ascii_alphanumeric() {
-            at += 1;
-            continue;
-        }
-        let word = &text[at..at
-            + text[at..]
-                .iter()
-                .take_while(|byte| byte.is_ascii_alphanumeric())
-                .count()];
-        let start = at;
-        at += word.len();
+    let mut end = None;
+    for word in words(text) {
         let mut bytes = [0; 8];
-        let Some(count) = parse(word, radix, &mut bytes) else {
-            row = 0;
+        let Some(count) = parse(&text[word.clone()], radix, &mut bytes) else {
+            end = None;
             continue;
         };
         // Only in a row is what stands between taken out.
-        let from = if row > 0 && start - end <= APART {
-            end
-        } else {
-            start
-        };
-        row = if from == start { count } else { row + count };
-        end = at;
-        longest = longest.max(row);
-        if let Some(rewriter) = &mut rewriter {
-            rewriter.replace(from..at, &bytes[..count], via);
-        }
+        let from = end
+            .filter(|end| word.start - end <= APART)
+            .unwrap_or(word.start);
+        end = Some(word.end);
+        rewriter.replace(from..word.end, &bytes[..count], via);
     }
-    longest
 }
 
 /// The bytes that `word` stands for, and how many.
@@ -222,7 +348,7 @@ mod tests {
     use super::*;
 
     fn holds(text: &str) -> bool {
-        views(text.as_bytes()).iter().any(|view| {
+        views(text.as_bytes()).iter().any(|(_, view)| {
             view.text
                 .windows(16)
                 .any(|window| window == b"ghp_0123456789ab")

@@ -156,17 +156,21 @@ impl<'a, 'm> Reader<'a, 'm> {
         self.narrow_done = region.end;
         let mut rewriter = Rewriter::new(&self.text[region.clone()]);
         narrow::narrow(&mut rewriter);
+        self.reaches(region.end);
         self.view(rewriter.finish(), region.start);
     }
 
+    /// Something was found in a region that ends at `end`: if that goes on behind what was swept, it must be asked for again.
+    fn reaches(&mut self, end: usize) {
+        self.cut |= end + BLOCK >= self.swept && self.swept < self.text.len();
+    }
+
     /// Blocks in a row of which `qualifies` is true, and one on either side.
-    fn blocks_around(&mut self, number: usize, qualifies: impl Fn(usize) -> bool) -> Range<usize> {
+    fn blocks_around(&self, number: usize, qualifies: impl Fn(usize) -> bool) -> Range<usize> {
         let more = (number + 1..self.masks.len())
             .take_while(|number| qualifies(*number))
             .count();
         let start = number.saturating_sub(1) * BLOCK;
-        // What goes on behind what was swept must be asked for again.
-        self.cut |= number + more + 2 >= self.masks.len() && self.swept < self.text.len();
         start..((number + more + 2) * BLOCK).min(self.text.len())
     }
 
@@ -183,7 +187,10 @@ impl<'a, 'm> Reader<'a, 'm> {
         };
         let region = self.blocks_around(number, qualifies);
         self.spelled_done = region.end - BLOCK.min(region.end);
-        self.view(spelled::view(&self.text[region.clone()]), region.start);
+        if let Some(view) = spelled::view(&self.text[region.clone()]) {
+            self.reaches(region.end);
+            self.view(Some(view), region.start);
+        }
     }
 
     /// Bytes written as numbers.
@@ -196,8 +203,9 @@ impl<'a, 'm> Reader<'a, 'm> {
         let qualifies = |number| is_numbers(masks.alnum(number), masks.hex(number));
         let region = self.blocks_around(number, qualifies);
         self.numbers_done = region.end - BLOCK.min(region.end);
-        for view in numbers::views(&self.text[region.clone()]) {
-            self.view(Some(view), region.start);
+        for (start, view) in numbers::views(&self.text[region.clone()]) {
+            self.reaches(region.end);
+            self.view(Some(view), region.start + start);
         }
     }
 

@@ -306,13 +306,7 @@ impl Reader<'_, '_> {
     }
 
     fn base64_region(&mut self, region: Range<usize>) {
-        let mut digits = self.text.get(region.clone()).unwrap_or_default();
-        // What repeats itself is read once: what it stands for repeats itself, too.
-        if digits.len() > REPEATED
-            && (1..=8).any(|period| digits[period..] == digits[..digits.len() - period])
-        {
-            digits = &digits[..REPEATED];
-        }
+        let digits = without_repetition(self.text.get(region.clone()).unwrap_or_default());
         let mut text = Vec::new();
         kernel::base64(self.work.level, digits, &mut text);
         let view = View::digits(text, 0, 4, 3, Via::Base64);
@@ -341,7 +335,8 @@ impl Reader<'_, '_> {
     /// Base32 characters of one case.
     #[inline(never)]
     fn base32(&mut self, part: Range<usize>) {
-        for view in digits::base32(self.work.level, &self.text[part.clone()]) {
+        let digits = without_repetition(&self.text[part.clone()]);
+        for view in digits::base32(self.work.level, digits) {
             self.decoded(&view, part.start);
         }
     }
@@ -399,5 +394,15 @@ impl Reader<'_, '_> {
             number += 1;
             number <= known || !is_beside_base64(text, &found.span)
         });
+    }
+}
+
+/// What repeats itself is read once: what it stands for repeats itself, too.
+fn without_repetition(digits: &[u8]) -> &[u8] {
+    match digits.get(..REPEATED) {
+        Some(few) if (1..=8).any(|period| digits[period..] == digits[..digits.len() - period]) => {
+            few
+        }
+        _ => digits,
     }
 }
