@@ -78,6 +78,8 @@ impl Scanner {
         }
         let (begin, begin_offset) = Anchor::of_literal(view::BEGIN);
         anchors.push(begin);
+        let magics = view::magics();
+        anchors.extend(magics.iter().map(view::Magic::anchor));
         Self {
             engines: Arc::new(Engines {
                 tokens,
@@ -88,6 +90,7 @@ impl Scanner {
                 level,
                 anchors: Anchors::new(&anchors),
                 begin_offset,
+                magics,
             }),
         }
     }

@@ -429,6 +429,8 @@ fn is_proof(check: fn(&[u8]) -> bool, token: &[u8]) -> bool {
 pub(crate) struct State {
     /// For each rule its last match, so that one run of text is one match.
     last: Vec<Last>,
+    /// The runs of what is put together from pieces.
+    joined: Runs,
     /// The word that was measured last.
     word: Range<usize>,
     /// The text was made by a cipher, and is not read in yet another way.

@@ -13,6 +13,7 @@ mod ascii85;
 mod digits;
 mod fold;
 mod inflate;
+mod magics;
 mod map;
 mod narrow;
 mod numbers;
@@ -32,6 +33,7 @@ use crate::known::KnownIndex;
 use crate::tokens::Runs;
 use crate::window::{Engines, Match};
 pub(crate) use fold::ascii_reading;
+pub(crate) use magics::{Magic, all as magics};
 pub(crate) use map::{Rewriter, View};
 pub(crate) use uuencode::BEGIN;
 
@@ -126,6 +128,7 @@ pub(crate) fn examine(
     let squeezed = kernel::sweep(work.level, near, &engines.anchors.luts, sweep);
     marks.ciphered.clear();
     marks.begins.clear();
+    marks.magics.clear();
     anchored(
         engines,
         text,
@@ -174,17 +177,21 @@ fn anchored(
         .anchors
         .find(work.level, sweep, masks, 0, |at, number| {
             match (number.checked_sub(programs), tokens, &mut state, exact) {
-                (None, Some(tokens), Some(state), _) => {
-                    if tokens.may_match(number, text, at, classes) {
-                        tokens.candidate(number, text, at, runs, state, &mut work.joined, matches);
-                    }
+                (None, Some(tokens), Some(state), _)
+                    if tokens.may_match(number, text, at, classes) =>
+                {
+                    tokens.candidate(number, text, at, runs, state, &mut work.joined, matches);
                 }
+                (None, ..) => {}
                 (Some(number), ..) if number >= variants => {
                     let ciphered = tokens.map_or(&[][..], |tokens| tokens.ciphered());
                     match ciphered.get((number - variants) as usize) {
                         Some((_, cipher)) if !work.ciphered => marks.ciphered.push((at, *cipher)),
                         Some(_) => {}
-                        None => marks.begins.extend(at.checked_sub(engines.begin_offset)),
+                        None => match (number - variants) as usize - ciphered.len() {
+                            0 => marks.begins.extend(at.checked_sub(engines.begin_offset)),
+                            magic => marks.magics.push((at, magic - 1)),
+                        },
                     }
                 }
                 (Some(variant), _, _, Some(exact)) => {

@@ -12,7 +12,7 @@ use crate::kernel::Level;
 use crate::known::KnownIndex;
 use crate::redact;
 use crate::tokens::{Anchors, TokenEngine};
-use crate::view::{self, Work};
+use crate::view::{self, Magic, Work};
 
 /// Bytes that one window owns.
 pub(crate) const BLOCK: usize = 64 * 1024;
@@ -107,8 +107,9 @@ pub(crate) struct Engines {
     pub(crate) look_ahead: usize,
     pub(crate) level: Level,
     /// Those of the token rules' programs, after them those of short variants of known secrets, those of strong
-    /// programs in ciphers, and that of a uuencoded file's beginning.
+    /// programs in ciphers, that of a uuencoded file's beginning, and those of magic numbers in base64.
     pub(crate) anchors: Anchors,
+    pub(crate) magics: Vec<Magic>,
     /// How far after such a beginning its anchor stands.
     pub(crate) begin_offset: usize,
 }

@@ -22,12 +22,10 @@ fn luts() -> Luts {
     Luts::new([1, 77, 150, 201, 99].map(|seed| vec![set(seed)]))
 }
 
-fn swept(
-    level: Level,
-    text: &[u8],
-    luts: &Luts,
-    with: &mut Sweep,
-) -> (Vec<Masks>, Vec<u8>, Vec<u32>, Vec<u64>, [Vec<u64>; 9]) {
+/// All that a sweep tells.
+type Swept = (Vec<Masks>, Vec<u8>, Vec<u32>, Vec<u64>, [Vec<u64>; 9]);
+
+fn swept(level: Level, text: &[u8], luts: &Luts, with: &mut Sweep) -> Swept {
     let length = sweep(level, text, luts, with);
     let blocks = text.len().div_ceil(BLOCK);
     (

@@ -135,6 +135,14 @@ impl Anchor {
         least
     }
 
+    /// An anchor of four sets of bytes.
+    pub(crate) fn of_sets(sets: [impl Iterator<Item = u8>; POSITIONS], kind: Kind) -> Self {
+        Self {
+            sets: sets.map(|set| set.fold(0, |set, byte| set | 1 << symbol_of(byte))),
+            kind,
+        }
+    }
+
     /// An anchor of a literal text: its rarest four bytes, without regard to case.
     pub(crate) fn of_literal(literal: &[u8]) -> (Self, usize) {
         let mut best = (

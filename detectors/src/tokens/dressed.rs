@@ -185,9 +185,8 @@ impl TokenEngine {
         if *budget == 0 {
             return None;
         }
-        let mut fresh = Runs::default();
-        fresh.reset(&self.classes);
-        let end = program.matched(&self.classes, Case::Kept, &joined, 0, &mut fresh)?;
+        state.joined.reset(&self.classes);
+        let end = program.matched(&self.classes, Case::Kept, &joined, 0, &mut state.joined)?;
         let last = *from.get(end.checked_sub(1)?)?;
         Some((start..start + last + 1, vec![Via::Joined]))
     }

@@ -221,14 +221,7 @@ pub(super) fn base32(level: Level, run: &[u8]) -> Vec<View> {
             }
             let phases = base32_phases(part, &value);
             for phase in (0..8).filter(|phase| phases >> phase & 1 == 1) {
-                let mut text = Vec::with_capacity(part.len());
-                for eight in part.get(phase..).unwrap_or_default().chunks(8) {
-                    let number = eight.iter().fold(0_u64, |number, digit| {
-                        number << 5 | u64::from(value(digit).unwrap_or(0))
-                    });
-                    let number = number << (5 * (8 - eight.len()));
-                    text.extend_from_slice(&number.to_be_bytes()[3..3 + eight.len() * 5 / 8]);
-                }
+                let text = base32_text(part.get(phase..).unwrap_or_default(), &value);
                 views.push(View::digits(text, at + phase, 8, 5, Via::Base32));
             }
         }
@@ -251,11 +244,29 @@ fn base32_phases(part: &[u8], value: &impl Fn(&u8) -> Option<u8>) -> u8 {
             phases |= 1 << (at % 8);
         }
     }
-    // What begins with a digit of such a byte, at a beginning, may be compressed or in other letters.
-    if !is_low(part) {
-        phases |= 1;
+    // Compressed data begins it, or text in other letters, before which some of these may be glued.
+    phases |= 1;
+    for phase in 1..8 {
+        let head = part
+            .get(phase..part.len().min(phase + 48))
+            .unwrap_or_default();
+        if super::is_utf8(&base32_text(head, value)) {
+            phases |= 1 << phase;
+        }
     }
     phases
+}
+
+fn base32_text(digits: &[u8], value: &impl Fn(&u8) -> Option<u8>) -> Vec<u8> {
+    let mut text = Vec::with_capacity(digits.len());
+    for eight in digits.chunks(8) {
+        let number = eight.iter().fold(0_u64, |number, digit| {
+            number << 5 | u64::from(value(digit).unwrap_or(0))
+        });
+        let number = number << (5 * (8 - eight.len()));
+        text.extend_from_slice(&number.to_be_bytes()[3..3 + eight.len() * 5 / 8]);
+    }
+    text
 }
 
 /// Characters of base32 that hold the shortest credential.

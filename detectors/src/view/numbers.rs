@@ -194,7 +194,7 @@ fn may_be_number(word: &[u8]) -> bool {
     let is_hex = |byte: &u8| {
         byte.is_ascii_hexdigit() || matches!(byte, b'x' | b'X' | b'o' | b'O' | b'h' | b'H')
     };
-    matches!(word.len(), 2 | 4..=10 | 16..=MOST) && word.iter().all(is_hex)
+    matches!(word.len(), 2..=10 | 16..=MOST) && word.iter().all(is_hex)
 }
 
 /// The rows of letters and digits in `text`.

@@ -24,6 +24,8 @@ pub(super) struct Marks {
     pub(super) ciphered: Vec<(usize, Cipher)>,
     /// Those of uuencoded files.
     pub(super) begins: Vec<usize>,
+    /// Those of magic numbers in base64, and their numbers.
+    pub(super) magics: Vec<(usize, usize)>,
 }
 
 /// Reads one text.
@@ -113,6 +115,7 @@ impl<'a, 'm> Reader<'a, 'm> {
             }
         }
         self.ciphers(&found.ciphered);
+        self.magics(&found.magics);
         self.runs_cut();
         self.cut
     }

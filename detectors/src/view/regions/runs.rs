@@ -32,6 +32,9 @@ const WHOLE: usize = 4096;
 /// Bytes of a run after the swept text that are still decoded.
 const BEYOND: usize = 2048;
 
+/// Letters and digits among the bytes that a few groups of base64 stand for, if those are text that a credential is in.
+const CHARACTERS: usize = 5;
+
 /// Digits of base64 on either side of what is text that are decoded with it.
 const BESIDE: usize = 1024;
 
@@ -278,10 +281,16 @@ impl Reader<'_, '_> {
     #[inline(never)]
     fn base64_at(&mut self, at: usize) {
         let phase = at % 4;
-        let sample = at.saturating_sub(4)..(at + 24).min(self.text.len());
+        // With the group before, of which a part may be text.
+        let sample = at.checked_sub(4).unwrap_or(at)..(at + 24).min(self.text.len());
         let mut bytes = [0; 24];
         let length = kernel::base64_some(&self.text[sample], &mut bytes);
-        if !kernel::is_readable(self.work.level, &bytes[..length]) {
+        // Zeros stand between the characters of UTF-16, and are else no text.
+        let characters = bytes
+            .iter()
+            .filter(|byte| byte.is_ascii_alphanumeric())
+            .count();
+        if characters < CHARACTERS || !kernel::is_readable(self.work.level, &bytes[..length]) {
             return;
         }
         let run = self.run_of(at);
@@ -338,6 +347,27 @@ impl Reader<'_, '_> {
         let digits = without_repetition(&self.text[part.clone()]);
         for view in digits::base32(self.work.level, digits) {
             self.decoded(&view, part.start);
+        }
+    }
+
+    /// Compressed data in the midst of base64, by the places in order where magic numbers may stand.
+    pub(super) fn magics(&mut self, found: &[(usize, usize)]) {
+        // Up to where each phase was decoded: what begins before is found in there.
+        let mut done = [0; 4];
+        for (at, number) in found {
+            let Some(magic) = self.engines.magics.get(*number) else {
+                continue;
+            };
+            let Some(start) = at.checked_sub(magic.skip).filter(|start| {
+                *start >= done[start % 4] && magic.begins(self.text.get(*at..).unwrap_or_default())
+            }) else {
+                continue;
+            };
+            let run = self.run_of(*at);
+            if start >= run.start {
+                done[start % 4] = run.end;
+                self.base64_region(start..run.end);
+            }
         }
     }
 
