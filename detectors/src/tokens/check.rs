@@ -436,6 +436,15 @@ pub(super) fn cut_pem(text: &[u8]) -> bool {
     characters.len() <= 64 && characters.starts_with(b"MII")
 }
 
+/// Whether what stands in a header for a token is words, or the beginning of a JSON web token, which has rows of its own.
+pub(super) fn placeholder_token(text: &[u8]) -> bool {
+    let word = text
+        .rsplit(|byte| matches!(byte, b' ' | b'\t' | b':' | b'"' | b'\''))
+        .next()
+        .unwrap_or_default();
+    word.starts_with(b"eyJ") || is_sample_password(word) || is_a_name(text)
+}
+
 /// Whether what follows `Basic` is what stands in manuals: the RFCs' own samples, a word for a password, or a word that is no
 /// base64 at all.
 pub(super) fn placeholder_basic(text: &[u8]) -> bool {

