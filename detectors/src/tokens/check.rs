@@ -267,50 +267,107 @@ pub(super) fn zuplo_crc32(key: &[u8]) -> bool {
         })
 }
 
-/// Whether the password in `scheme://user:password@host` is a word that stands for one.
+/// Words that stand for a password in manuals.
+const SAMPLE_PASSWORDS: [&[u8]; 61] = [
+    b"password",
+    b"passwd",
+    b"pass",
+    b"pwd",
+    b"pw",
+    b"secret",
+    b"tiger",
+    b"test",
+    b"testing",
+    b"testpass",
+    b"testpassword",
+    b"test_password",
+    b"example",
+    b"root",
+    b"rootpassword",
+    b"root_password",
+    b"admin",
+    b"adminpass",
+    b"adminpassword",
+    b"administrator",
+    b"guest",
+    b"user",
+    b"userpass",
+    b"userpassword",
+    b"user_password",
+    b"username",
+    b"postgres",
+    b"mysql",
+    b"mongo",
+    b"redis",
+    b"changeme",
+    b"change_me",
+    b"changeit",
+    b"yourpassword",
+    b"your_password",
+    b"your-password",
+    b"mypassword",
+    b"my_password",
+    b"my-password",
+    b"mypass",
+    b"mysecret",
+    b"mysecretpassword",
+    b"my-secret-password",
+    b"dbpass",
+    b"dbpassword",
+    b"db_password",
+    b"somepassword",
+    b"some_password",
+    b"some_pass",
+    b"apples",
+    b"passphrase",
+    b"pass123",
+    b"123456",
+    b"12345678",
+    b"token",
+    b"key",
+    b"foo",
+    b"bar",
+    b"baz",
+    b"qux",
+    b"...",
+];
+
+/// Whether this password is a word that stands for one.
+fn is_sample_password(password: &[u8]) -> bool {
+    let first = password.first();
+    let one_letter = password.iter().all(|byte| Some(byte) == first)
+        && first.is_some_and(|byte| b"*x.X_-".contains(byte));
+    // The name of a shell variable.
+    let filled_in = matches!(password, [b'$', rest @ ..] if rest.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_'));
+    // `password1` says no more than `password`.
+    let counted = password.trim_ascii_end();
+    let digits = counted
+        .iter()
+        .rev()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let word = match split_end(counted, digits) {
+        Some((word, _)) if !word.is_empty() && digits <= 4 => word,
+        _ => counted,
+    };
+    one_letter
+        || filled_in
+        || SAMPLE_PASSWORDS.iter().any(|sample| {
+            password.eq_ignore_ascii_case(sample) || word.eq_ignore_ascii_case(sample)
+        })
+}
+
+/// Whether the password in `scheme://user:password@host` is a word that stands for one, or its host is one that cannot be.
 pub(super) fn placeholder_password(text: &[u8]) -> bool {
-    const WORDS: [&[u8]; 41] = [
-        b"password",
-        b"passwd",
-        b"pass",
-        b"pwd",
-        b"pw",
-        b"secret",
-        b"tiger",
-        b"test",
-        b"testing",
-        b"testpass",
-        b"example",
-        b"root",
-        b"admin",
-        b"administrator",
-        b"guest",
-        b"user",
-        b"username",
-        b"postgres",
-        b"mysql",
-        b"mongo",
-        b"redis",
-        b"changeme",
-        b"change_me",
-        b"changeit",
-        b"yourpassword",
-        b"your_password",
-        b"your-password",
-        b"mypassword",
-        b"my_password",
-        b"mypass",
-        b"somepassword",
-        b"some_password",
-        b"passphrase",
-        b"pass123",
-        b"password123",
-        b"token",
-        b"key",
-        b"foo",
-        b"bar",
-        b"baz",
-        b"qux",
+    /// RFC 2606 and RFC 6761: no name under these is ever anybody's.
+    const RESERVED: [&[u8]; 3] = [b".example", b".invalid", b".test"];
+    const HOSTS: [&[u8]; 6] = [
+        b"host",
+        b"hostname",
+        b"hostspec",
+        b"somehost",
+        b"myhost",
+        b"yourhost",
     ];
     let after = |mark: &[u8]| memchr::memmem::find(text, mark).map(|at| at + mark.len());
     let Some(end) = memchr::memrchr(b'@', text) else {
@@ -323,13 +380,115 @@ pub(super) fn placeholder_password(text: &[u8]) -> bool {
     let Some(colon) = memchr::memchr(b':', info) else {
         return false;
     };
-    let password = info.get(colon + 1..).unwrap_or_default();
-    let first = password.first();
-    let one_letter = password.iter().all(|byte| Some(byte) == first)
-        && first.is_some_and(|byte| b"*x.X_-".contains(byte));
-    // The name of a shell variable.
-    let filled_in = matches!(password, [b'$', rest @ ..] if rest.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_'));
-    one_letter || filled_in || WORDS.iter().any(|word| password.eq_ignore_ascii_case(word))
+    let host: Vec<u8> = text
+        .get(end + 1..)
+        .unwrap_or_default()
+        .iter()
+        .take_while(|byte| **byte != b':')
+        .map(u8::to_ascii_lowercase)
+        .collect();
+    let (user, password) = info.split_at(colon);
+    let password = password.get(1..).unwrap_or_default();
+    // Oracle's sample account, whose password gets signs behind it to show how they are escaped.
+    let scott = user == b"scott" && password.starts_with(b"tiger");
+    scott
+        || is_sample_password(password)
+        || HOSTS.contains(&host.as_slice())
+        || RESERVED.iter().any(|end| host.ends_with(end))
+}
+
+/// Whether the password in a netrc file, the last word of the text, stands for one.
+pub(super) fn placeholder_netrc(text: &[u8]) -> bool {
+    let word = text
+        .rsplit(u8::is_ascii_whitespace)
+        .next()
+        .unwrap_or_default();
+    word.first().is_some_and(|byte| b"$<{[%".contains(byte)) || is_sample_password(word)
+}
+
+/// Whether the password in a line of a `.pgpass` file, the last field, stands for one.
+pub(super) fn placeholder_pgpass(text: &[u8]) -> bool {
+    text.rsplit(|byte| *byte == b':')
+        .next()
+        .is_some_and(is_sample_password)
+}
+
+/// Whether a private key is cut short after its first line, as manuals do it. An ASN.1 sequence that begins with `MII` has 256
+/// bytes at least, so a line of 64 characters is no key.
+pub(super) fn cut_pem(text: &[u8]) -> bool {
+    let Some(body) = after(text, b"KEY-----") else {
+        return false;
+    };
+    if memchr::memmem::find(body, b"-----END").is_some() {
+        return false;
+    }
+    let mut escaped = false;
+    let characters: Vec<u8> = body
+        .iter()
+        .copied()
+        .filter(|byte| {
+            let kept = !escaped && (byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
+            escaped = *byte == b'\\';
+            kept
+        })
+        .take(65)
+        .collect();
+    characters.len() <= 64 && characters.starts_with(b"MII")
+}
+
+/// Whether what stands in a header for a token is words, or the beginning of a JSON web token, which has rows of its own.
+pub(super) fn placeholder_token(text: &[u8]) -> bool {
+    let word = text
+        .rsplit(|byte| matches!(byte, b' ' | b'\t' | b':' | b'"' | b'\''))
+        .next()
+        .unwrap_or_default();
+    word.starts_with(b"eyJ") || is_sample_password(word) || is_a_name(text)
+}
+
+/// Whether what follows `Basic` is what stands in manuals: the RFCs' own samples, a word for a password, or a word that is no
+/// base64 at all.
+pub(super) fn placeholder_basic(text: &[u8]) -> bool {
+    let word = text.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    let Some(decoded) = base64(word) else {
+        return is_a_name(text);
+    };
+    // RFC 7617 and RFC 6749.
+    decoded == b"Aladdin:open sesame"
+        || decoded.starts_with(b"s6BhdRkqt3:")
+        || memchr::memchr(b':', &decoded)
+            .and_then(|colon| decoded.get(colon + 1..))
+            .is_some_and(is_sample_password)
+        || is_a_name(text)
+}
+
+/// Whether the text ends in words rather than in something random: letters only, few of them capitals or all.
+///
+/// For shapes whose prefix is a word that others use as well (`dataset-`, `live_`). Of the random bodies of twenty letters and
+/// digits, one in a thousand is taken for words; and whoever can make up words needs no prefix to carry them out.
+/// One letter over and over is no word: it is how samples are written, and they block.
+pub(super) fn is_a_name(text: &[u8]) -> bool {
+    let is_body =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+' | b'/');
+    let length = text.iter().rev().take_while(|byte| is_body(byte)).count();
+    let Some((_, body)) = split_end(text, length) else {
+        return false;
+    };
+    let last = body
+        .rsplit(|byte| matches!(byte, b'_' | b'-'))
+        .next()
+        .unwrap_or_default();
+    // A prefix may be glued to the body.
+    let mut letters = [false; 256];
+    for byte in last.iter().rev().take(12) {
+        letters[usize::from(*byte)] = true;
+    }
+    let distinct = letters.iter().filter(|seen| **seen).count();
+    let capitals = body.iter().filter(|byte| byte.is_ascii_uppercase()).count();
+    let lower = body.iter().filter(|byte| byte.is_ascii_lowercase()).count();
+    let only_letters = body
+        .iter()
+        .all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'-'));
+    only_letters && distinct >= 3 && (lower == 0 || capitals * 2 <= lower)
 }
 
 #[cfg(test)]
@@ -365,6 +524,99 @@ mod tests {
         for end in 0..token.len() {
             assert!(!check(&token.as_bytes()[..end]), "{}", &token[..end]);
         }
+    }
+
+    #[test]
+    fn words_are_told_from_random_letters() {
+        for text in [
+            "dataset-datasetrefreshproperties",
+            "s.getElementsByClassName",
+            "md-button-toggle-group",
+            "RawSecretAccessKey: XksProxyAuthenticationRawSecretAccessKeyType",
+            "BSA_SOME_CONSTANT_OF_A_PROGRAM",
+        ] {
+            assert!(is_a_name(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "dataset-AAAAAAAAAAAAAAAAAAAAAAAA",
+            "dataset-abcdefghijklmnopqrstuvw1",
+            "dataset-aBcDeFgHiJkLmNoPqRsTuVwX",
+            // A secret key of AWS may end in letters.
+            "SecretAccessKey: 0000000000000000000000000000000000/abcde",
+            "",
+        ] {
+            assert!(!is_a_name(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn sample_passwords_are_told_from_others() {
+        for url in [
+            "https://user:password@db.internal",
+            "https://user:Password12@db.internal",
+            "postgresql://scott:tiger^5HHH@mssql2022",
+            "https://user:synthetic-password@allowed.example:8080",
+            "dbtype://username:apples@hostspec",
+            "redis://:xxxxxx@db",
+            "redis://:$REDIS_PASSWORD@db",
+        ] {
+            assert!(placeholder_password(url.as_bytes()), "{url}");
+        }
+        for url in [
+            "https://user:hunter2@db.internal",
+            "https://user:password12345@db.internal",
+            "https://user:hunter2@example.com",
+            "https://user:hunter2@test",
+            "https://user:tiger^5HHH@mssql2022",
+        ] {
+            assert!(!placeholder_password(url.as_bytes()), "{url}");
+        }
+        assert!(placeholder_netrc(b"machine a login b password ${TOKEN}"));
+        assert!(placeholder_netrc(b"machine a login b password secret"));
+        assert!(!placeholder_netrc(b"machine a login b password hunter2"));
+    }
+
+    #[test]
+    fn a_line_is_no_key() {
+        let line = format!("MII{}", "aB3/".repeat(15));
+        for text in [
+            format!("-----BEGIN RSA PRIVATE KEY-----\n{line}"),
+            format!("-----BEGIN RSA PRIVATE KEY----- {line}a\\\\n"),
+        ] {
+            assert!(cut_pem(text.as_bytes()), "{text}");
+        }
+        for text in [
+            format!("-----BEGIN RSA PRIVATE KEY-----\n{line}\nAA"),
+            format!("-----BEGIN RSA PRIVATE KEY-----\n{line}\n-----END RSA PRIVATE KEY-----"),
+            format!("-----BEGIN PRIVATE KEY-----\nMC4{}", "aB3/".repeat(15)),
+        ] {
+            assert!(!cut_pem(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn manuals_basic_credentials_are_told_from_others() {
+        for credential in [
+            "Aladdin:open sesame",
+            "s6BhdRkqt3:7Fjfp0ZBr1KtDRbnfVdmIw",
+            "user:password",
+            "username:pass",
+        ] {
+            let header = format!(
+                "Authorization: Basic {}",
+                BASE64.encode(credential.as_bytes())
+            );
+            assert!(placeholder_basic(header.as_bytes()), "{credential}");
+        }
+        assert!(placeholder_basic(b"Authorization: Basic authentication"));
+        for credential in ["admin:hunter2", "alice:correct horse", ":0123456789"] {
+            let header = format!(
+                "Authorization: Basic {}",
+                BASE64.encode(credential.as_bytes())
+            );
+            assert!(!placeholder_basic(header.as_bytes()), "{credential}");
+        }
+        assert!(!placeholder_basic(b"Authorization: Basic AAAAAAAAAAAAAAAA"));
     }
 
     #[test]

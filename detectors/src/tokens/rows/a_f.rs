@@ -46,12 +46,12 @@ pub(super) const ROWS: &[TokenRule] = &[
             "AIK_SECRET_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
         .negative(&["AIK_SECRET_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qIK_SECRET_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("aikido-client-id", "Aikido client id", r"AIK_CLIENT_[A-Za-z0-9]{20,}", "Aikido docs, Public API authentication")
+    rule("aikido-client-id", "Aikido client id", r"AIK_CLIENT_[A-Za-z0-9]{20,}", "observed: half of the pair that the Public API asks for")
         .positive(&[
-            "AIK_CLIENT_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
-            "AIK_CLIENT_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
+            "AIK_CLIENT_AAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
+            "AIK_CLIENT_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
         ])
-        .negative(&["AIK_CLIENT_AAAAAAAAAAAAAAAAAAA", "qIK_CLIENT_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
+        .negative(&["AIK_CLIENT_AAAAAAAAAAAAAAAAAAA", "qIK_CLIENT_AAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("aikido-ci-token", "Aikido CI scanning token", r"AIK_CI_[A-Za-z0-9]{20,}", "Aikido docs, CI API")
         .positive(&[
             "AIK_CI_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
@@ -64,18 +64,24 @@ pub(super) const ROWS: &[TokenRule] = &[
             "pataB3aB3aB3aB3aB.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["patAAAAAAAAAAAAAA.0123456789abcdef0123456789abcdef0123456789abcdef0123456789a", "qatAAAAAAAAAAAAAA.0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]),
+    rule("airtable-oauth-token", "Airtable OAuth token", r"\b[A-Za-z0-9]{17}\.v1\.[A-Za-z0-9_-]{16,512}\.[a-f0-9]{32,}", "Airtable docs, OAuth reference: access tokens")
+        .positive(&[
+            "oaaAAAAAAAAAAAAAA.v1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", // gitleaks:allow
+            "oaaaB3aB3aB3aB3aB.v1.aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a.0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", // gitleaks:allow
+        ])
+        .negative(&["oaaAAAAAAAAAAAAAA.v1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.0123456789abcdef0123456789abcde", "oaaAAAAAAAAAAAAAA.v2.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]),
     rule("aiven-service-password", "Aiven service password", r"AVNS_[A-Za-z0-9_-]{15,}", "Aiven docs, Service passwords")
         .positive(&[
             "AVNS_AAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "AVNS_aB3aB3aB3aB3aB3aB_-", // gitleaks:allow
         ])
         .negative(&["AVNS_AAAAAAAAAAAAAA", "qVNS_AAAAAAAAAAAAAAAAAAA"]),
-    rule("aiven-token", "Aiven token", r"aivenv1[A-Za-z0-9+/]{100,}={0,2}", "Aiven docs, Authentication tokens")
+    rule("aiven-token", "Aiven token", r"aivenv1 [A-Za-z0-9+/]{100,}={0,2}", "Aiven API docs, Authentication: the scheme `aivenv1` and base64")
         .positive(&[
-            "aivenv1aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
-            "aivenv1AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", // gitleaks:allow
+            "aivenv1 aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
+            "aivenv1 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", // gitleaks:allow
         ])
-        .negative(&["aivenv1aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", "qivenv1aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB"]),
+        .negative(&["aivenv1 aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", "qivenv1 aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB"]),
     rule("akamai-edgegrid", "Akamai EdgeGrid token", r"akab-[a-z0-9]{16}-[a-z0-9]{16}", "Akamai developer docs, EdgeGrid credentials")
         .positive(&[
             "akab-aaaaaaaaaaaaaaaa-aaaaaaaaaaaaaaaa", // gitleaks:allow
@@ -131,20 +137,20 @@ pub(super) const ROWS: &[TokenRule] = &[
             "LIVE-AAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
         ])
         .negative(&["SANDBOX-AA1B2C3D4E5A1B2C3D4E5A1", "qANDBOX-AA1B2C3D4E5A1B2C3D4E5A1B"]),
-    rule("anthropic-admin-key", "Anthropic admin key", r"sk-ant-admin[A-Za-z0-9_-]{20,}", "Anthropic docs, Admin API")
+    rule("anthropic-admin-key", "Anthropic admin key", r"sk-ant-admin[A-Za-z0-9_-]{28,}", "Anthropic docs, Admin API")
         .positive(&[
             "sk-ant-admin01-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "sk-ant-admin01-aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
         .negative(&["sk-ant-admin", "sk-ant-admin01-", "sk_ant_admin01_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("anthropic-api-key", "Anthropic API key", r"sk-ant-[A-Za-z0-9_-]{20,}", "observed: sk-ant-api03-, sk-ant-oat01- and the like, then 80 to 95 characters")
+    rule("anthropic-api-key", "Anthropic API key", r"sk-ant-[A-Za-z0-9_-]{32,}", "observed: sk-ant-api03-, sk-ant-oat01- and the like, then 80 to 95 characters")
         .positive(&[
             "sk-ant-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "sk-ant-api03-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "sk-ant-oat01-aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
             "sk-ant-sid01-aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
         ])
-        .negative(&["sk-ant-api03", "sk-ant-your-key", "sk-ant-AAAAAAAAAAAAAAAAAAA", "qk-ant-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
+        .negative(&["sk-ant-oat01-SECRETMATERIAL", "sk-ant-api03", "sk-ant-your-key", "sk-ant-AAAAAAAAAAAAAAAAAAA", "qk-ant-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("anyscale-key", "Anyscale key", r"\b(?:esecret|aph0)_[A-Za-z0-9]{24,}", "observed: Anyscale Endpoints and platform keys")
         .positive(&[
             "esecret_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
@@ -208,12 +214,12 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["cmVmdGtuOAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qmVmdGtuOAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"])
         .checked(check::jfrog),
-    rule("asaas-api-key", "Asaas API key", r"\$aact_[A-Za-z0-9=:/+_-]{40,}", "Asaas docs, API keys")
+    rule("asaas-api-key", "Asaas API key", r"\$aact_[A-Za-z0-9=:/+_-]{20,}", "Asaas docs, API keys")
         .positive(&[
             "$aact_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "$aact_prod_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
-        .negative(&["$aact_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", ".aact_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
+        .negative(&["$aact_AAAAAAAAAAAAAAAAAAA", ".aact_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("asana-personal-access-token", "Asana personal access token", r"\b[0-2]/[0-9]{13,20}(?:/[0-9]{13,20})?:[a-f0-9]{32}\b", "Asana docs, Personal access token")
         .positive(&[
             "1/1234567890123456:0123456789abcdef0123456789abcdef", // gitleaks:allow
@@ -250,20 +256,14 @@ pub(super) const ROWS: &[TokenRule] = &[
             "ACCAAAAAAAAAAAAAAAAA", // gitleaks:allow
         ])
         .negative(&["ACCAaaaaaaaaaaaaaaaa", "ABIAZZZZZZZZZZZZZZZ", "qBIAZZZZZZZZZZZZZZZZ"]),
-    // AWS's own documents are full of such ids that end in EXAMPLE.
-    rule("aws-cognito-identity-pool", "AWS Cognito identity pool", r"\b(?:us|eu|ap|sa|ca|me|af|il|cn)-(?:gov-)?[a-z]{4,9}-[1-9]:[a-f0-9]{8}-[a-f0-9]{4}-4[a-f0-9]{3}-[89ab][a-f0-9]{3}-[a-f0-9]{12}\b", "AWS Cognito developer guide, Identity pools; a random UUID")
-        .positive(&[
-            "us-east-1:01234567-89ab-4def-8123-456789abcdef", // gitleaks:allow
-            "ap-southeast-2:aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa", // gitleaks:allow
-        ])
-        .negative(&["us-east-1:01234567-89ab-4def-8123-456789abcde", "qs-east-1:01234567-89ab-4def-8123-456789abcdef"]),
-    rule("aws-secret-access-key", "AWS secret access key", r#"(?:aws_secret_access_key|AWS_SECRET_ACCESS_KEY|[Ss]ecretAccessKey)["']?[ \t]{0,4}[:=][ \t]{0,4}["']?[A-Za-z0-9/+]{40}"#, "AWS CLI user guide, Configuration and credential file settings")
+    rule("aws-secret-access-key", "AWS secret access key", r#"(?:aws_secret_access_key|AWS_SECRET_ACCESS_KEY|[Ss]ecretAccessKey)["']?[ \t]{0,4}[:=][ \t]{0,4}["']?[A-Za-z0-9/+]{40}\b"#, "AWS CLI user guide, Configuration and credential file settings")
+        .unless(check::is_a_name)
         .positive(&[
             "aws_secret_access_key = aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9", // gitleaks:allow
             "AWS_SECRET_ACCESS_KEY=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "SecretAccessKey\": \"aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
-        .negative(&["aws_secret_access_key = your-key", "AWS_SECRET_ACCESS_KEY=$(aws configure get aws_secret_access_key)", "aws_secret_access_key = aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/", "qws_secret_access_key = aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9"]),
+        .negative(&["RawSecretAccessKey: XksProxyAuthenticationRawSecretAccessKeyType;", "aws_secret_access_key = your-key", "AWS_SECRET_ACCESS_KEY=$(aws configure get aws_secret_access_key)", "aws_secret_access_key = aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/", "qws_secret_access_key = aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9"]),
     rule("aws-session-token", "AWS session token", r"(?:FwoGZXIvYXdz|FQoGZXIvYXdz|FQoDYXdz|AQoDYXdz|IQoJb3JpZ2luX2Vj)[A-Za-z0-9+/%=_-]{60,}", "AWS STS API reference, GetSessionToken; observed first bytes")
         .positive(&[
             "IQoJb3JpZ2luX2VjEaB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB==", // gitleaks:allow
@@ -387,12 +387,12 @@ pub(super) const ROWS: &[TokenRule] = &[
             "aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3AzCaPaB3aB=", // gitleaks:allow
         ])
         .negative(&["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAzCaAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAqzCaAAAAAA="]),
-    rule("azure-event-grid-key", "Azure Event Grid key", r"[A-Za-z0-9+/]{33}AzEG[A-Za-z0-9+/]{6}=", "Microsoft, identifiable keys: Event Grid")
+    rule("azure-event-grid-key", "Azure Event Grid key", r"[A-Za-z0-9+/]{33}AZEG[A-P][A-Za-z0-9+/]{5}=", "microsoft/security-utilities, AzureEventGridIdentifiableKey: signature AZEG")
         .positive(&[
-            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAzEGAAAAAA=", // gitleaks:allow
-            "aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3AzEGPaB3aB=", // gitleaks:allow
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAZEGAAAAAA=", // gitleaks:allow
+            "aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3AZEGBaB3aB=", // gitleaks:allow
         ])
-        .negative(&["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAzEGAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAqzEGAAAAAA="]),
+        .negative(&["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAZEGAAAAA=", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAzEHAAAAAA="]),
     rule("azure-apim-key", "Azure API Management key", r"[A-Za-z0-9+/]{76}APIM[A-Za-z0-9+/]{6}==", "Microsoft, identifiable keys: API Management")
         .positive(&[
             "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAPIMAAAAAA==", // gitleaks:allow
@@ -503,6 +503,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["bb_pr_0123456789abcdef0123456789abc", "qb_pr_0123456789abcdef0123456789abcd"]),
     rule("baremetrics-key", "Baremetrics live key", r"\blk_[A-Za-z0-9]{22}\b", "Baremetrics docs, API keys")
+        .unless(check::is_a_name)
         .positive(&[
             "lk_AAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "lk_aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
@@ -583,6 +584,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["b10ck5.0123456789abcdef0123456789abcdef.01234567-89ab-cdef-0123-456789abcde", "q10ck5.0123456789abcdef0123456789abcdef.01234567-89ab-cdef-0123-456789abcdef"]),
     rule("blockfrost-key", "Blockfrost project id", r"\b(?:mainnet|preprod|testnet)[A-Za-z0-9]{32}\b", "Blockfrost docs, Authentication")
+        .unless(check::is_a_name)
         .positive(&[
             "mainnetAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "preprodaB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
@@ -601,24 +603,25 @@ pub(super) const ROWS: &[TokenRule] = &[
             "blynk.cloud/external/api/update?v1=1&token=aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
         ])
         .negative(&["blynk.cloud/external/api/get?token=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qlynk.cloud/external/api/get?token=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("blynk-organization-token", "Blynk organization access token", r#"Authorization: Bearer [A-Za-z0-9_-]{40}["']?[ \\\r\n\t]{1,16}(?:-X [A-Z]{3,6} )?["']?https://(?:[a-z0-9]{2,8}\.)?blynk\.cloud|blynk\.cloud/[A-Za-z0-9/?=&_.-]{1,100}["']?[ \\\r\n\t]{1,16}(?:-X [A-Z]{3,6} )?-H ["']?Authorization: Bearer [A-Za-z0-9_-]{40}"#, "Blynk docs, Platform HTTPS API")
+    rule("blynk-organization-token", "Blynk organization access token", r#"Authorization: {1,4}Bearer {1,4}[A-Za-z0-9_-]{40}["']?[ \\\r\n\t]{1,16}(?:-X [A-Z]{3,6} )?["']?https://(?:[a-z0-9]{2,8}\.)?blynk\.cloud|blynk\.cloud/[A-Za-z0-9/?=&_.-]{1,100}["']?[ \\\r\n\t]{1,16}(?:-X [A-Z]{3,6} )?-H ["']?Authorization: {1,4}Bearer {1,4}[A-Za-z0-9_-]{40}"#, "Blynk docs, Platform HTTPS API")
         .positive(&[
             "Authorization: Bearer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" https://fra1.blynk.cloud", // gitleaks:allow
             "blynk.cloud/api/v1/organization/profile -H \"Authorization: Bearer aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
-        .negative(&["Authorization: Bearer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" https://fra1.blynk.clou", "quthorization: Bearer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\" https://fra1.blynk.cloud"]),
+        .negative(&["Authorization: Bearer AAAAAAAAAAAAAAAAAAA\" https://fra1.blynk.clou", "quthorization: Bearer AAAAAAAAAAAAAAAAAAA\" https://fra1.blynk.cloud"]),
     rule("bolna-key", "Bolna API key", r"\bbn-[a-f0-9]{32}\b", "observed: Bolna API keys")
         .positive(&[
             "bn-0123456789abcdef0123456789abcdef", // gitleaks:allow
             "bn-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["bn-0123456789abcdef0123456789abcde", "qn-0123456789abcdef0123456789abcdef"]),
-    rule("braintree-access-token", "Braintree access token", r"access_token\$(?:production|sandbox)\$[a-z0-9]{16}\$[a-f0-9]{32}", "Braintree docs, Access tokens")
+    rule("braintree-access-token", "PayPal Braintree access token", r"access_token\$(?:production|sandbox|development)\$[a-z0-9]{12,20}\$[a-f0-9]{32,}", "PayPal Braintree docs, Express Checkout access token")
         .positive(&[
-            "access_token$production$aaaaaaaaaaaaaaaa$0123456789abcdef0123456789abcdef", // gitleaks:allow
-            "access_token$sandbox$a1b2c3d4e5a1b2c3$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
+            "access_token$production$aaaaaaaaaaaaaaaa$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
+            "access_token$sandbox$a1b2c3d4e5f6g7h8$0123456789abcdef0123456789abcdef", // gitleaks:allow
+            "access_token$development$aaaaaaaaaaaa$0123456789abcdef0123456789abcdef", // gitleaks:allow
         ])
-        .negative(&["access_token$production$aaaaaaaaaaaaaaaa$0123456789abcdef0123456789abcde", "qccess_token$production$aaaaaaaaaaaaaaaa$0123456789abcdef0123456789abcdef"]),
+        .negative(&["access_token$production$aaaaaaaaaaaaaaaa$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "qccess_token$production$aaaaaaaaaaaaaaaa$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
     rule("braintree-tokenization-key", "Braintree tokenization key", r"\b(?:production|sandbox)_[a-z0-9]{8}_[a-z0-9]{16}\b", "Braintree docs, Tokenization keys")
         .positive(&[
             "sandbox_a1b2c3d4_a1b2c3d4e5a1b2c3", // gitleaks:allow
@@ -626,18 +629,20 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["sandbox_a1b2c3d4_a1b2c3d4e5a1b2c", "qandbox_a1b2c3d4_a1b2c3d4e5a1b2c3"]),
     rule("branch-key", "Branch key", r"\b(?:key|secret)_(?:live|test)_[A-Za-z0-9]{28,}", "Branch docs, Account settings")
+        .unless(check::is_a_name)
         .positive(&[
             "key_live_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "key_test_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
             "secret_live_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
         ])
         .negative(&["key_live_AAAAAAAAAAAAAAAAAAAAAAAAAAA", "qey_live_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("brave-search-key", "Brave Search API key", r"\bBSA[A-Za-z0-9_-]{28}\b", "Brave Search API docs, Authentication")
+    rule("brave-search-key", "Brave Search API key", r"\bBSA[A-Za-z0-9_-]{24,40}\b", "Brave Search API docs, Authentication")
+        .unless(check::is_a_name)
         .positive(&[
             "BSAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "BSAaB3aB3aB3aB3aB3aB3aB3aB3aB_a", // gitleaks:allow
         ])
-        .negative(&["BSAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qSAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
+        .negative(&["BSAAAAAAAAAAAAAAAAAAAAAAAA", "qSAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("brevo-key", "Brevo key", r"x(?:key|smtp)sib-[A-Za-z0-9]{40,128}(?:-[A-Za-z0-9]{8,})?", "Brevo docs, API and SMTP keys")
         .positive(&[
             "xkeysib-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef-AAAAAAAAAAAAAAAA", // gitleaks:allow
@@ -662,7 +667,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd", // gitleaks:allow
         ])
         .negative(&["0123456789abcdef0123456789abcdef-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abc", "q123456789abcdef0123456789abcdef-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]),
-    rule("buildkite-token", "Buildkite token", r"\bbk[a-z][a-z]_[A-Za-z0-9]{32,}", "Buildkite docs, Token security")
+    rule("buildkite-token", "Buildkite token", r"\bbk(?:pat|[a-z][a-z])_[A-Za-z0-9_-]{32,}", "Buildkite docs, Token security")
         .positive(&[
             "bkua_0123456789abcdef0123456789abcdef01234567", // gitleaks:allow
             "bkaa_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
@@ -738,6 +743,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["cfxk_AAAAAAAAAAAAAAAAAAAA_AAAA", "qfxk_AAAAAAAAAAAAAAAAAAAA_AAAAAA"]),
     rule("chargebee-key", "Live API key", r"\blive_[A-Za-z0-9]{27,38}\b", "observed: Chargebee and Column keys")
+        .unless(check::is_a_name)
         .positive(&[
             "live_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "live_cuaB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
@@ -774,6 +780,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["ctp_AAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qtp_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("chroma-key", "Chroma Cloud API key", r"\bck-[A-Za-z0-9]{40,}", "Chroma docs, Chroma Cloud")
+        .unless(check::is_a_name)
         .positive(&[
             "ck-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "ck-aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
@@ -785,7 +792,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "chpt_aaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["chpt_0123456789a", "qhpt_0123456789abcd"]),
-    rule("circleci-token", "CircleCI token", r"\bCCI[A-Z]{3}_[A-Za-z0-9]{20,40}_[a-f0-9]{40}", "CircleCI docs, API tokens")
+    rule("circleci-token", "CircleCI token", r"\bCCI[A-Z]{3}_[A-Za-z0-9]{20,40}_[a-z0-9]{40}\b", "CircleCI docs, API tokens")
         .positive(&[
             "CCIPAT_AAAAAAAAAAAAAAAAAAAAAA_0123456789abcdef0123456789abcdef01234567", // gitleaks:allow
             "CCIPRJ_aB3aB3aB3aB3aB3aB3aB3a_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
@@ -797,12 +804,6 @@ pub(super) const ROWS: &[TokenRule] = &[
             "$9$aB3aB3aB3aB3aB$aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB./", // gitleaks:allow
         ])
         .negative(&["$8$AAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", ".8$AAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("cisco-webex-token", "Cisco Webex token", r"\b[A-Za-z0-9]{64}_P[A-Z0-9]{3}_[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{12}", "Webex developer docs, Bots and access tokens")
-        .positive(&[
-            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA_PF84_01234567-89ab-cdef-0123-456789abcdef", // gitleaks:allow
-            "aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a_P0A1_01234567-89ab-cdef-0123-456789abcdef", // gitleaks:allow
-        ])
-        .negative(&["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA_PF84_01234567-89ab-cdef-0123-456789abcde", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.PF84_01234567-89ab-cdef-0123-456789abcdef"]),
     rule("clearbit-key", "Secret key of 32 hexadecimal digits", r"\bsk_[a-f0-9]{32}\b", "observed: Clearbit and others")
         .positive(&[
             "sk_0123456789abcdef0123456789abcdef", // gitleaks:allow
@@ -828,12 +829,13 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["CLOJARS_0123456789abcdef0123456789abcdef0123456789abcdef0", "qLOJARS_0123456789abcdef0123456789abcdef0123456789abcdef0123456789ab"]),
     rule("close-crm-key", "Close API key", r"\bapi_[A-Za-z0-9]{20,24}\.[A-Za-z0-9]{20,24}\b", "Close docs, API keys")
+        .unless(check::is_a_name)
         .positive(&[
             "api_AAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "api_aB3aB3aB3aB3aB3aB3aB3a.aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
         .negative(&["api_AAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAA", "qpi_AAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("cloudflare-token", "Cloudflare API token", r"\bcf(?:ut|at|k|oat|ort)_[A-Za-z0-9_-]{40,}", "Cloudflare docs, Token formats")
+    rule("cloudflare-token", "Cloudflare API token", r"\bcf(?:ut|at|k|oat)_[A-Za-z0-9_-]{40,}", "Cloudflare docs, Token formats; cfoat_ observed in OAuth tokens")
         .positive(&[
             "cfut_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA01234567", // gitleaks:allow
             "cfat_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aaaaaaaaa", // gitleaks:allow
@@ -871,24 +873,30 @@ pub(super) const ROWS: &[TokenRule] = &[
             "cloudinary://123456789012345:aB3aB3aB3aB3aB3aB3aB3aB3aB3@my-cloud", // gitleaks:allow
         ])
         .negative(&["cloudinary://", "cloudinary:api"]),
+    rule("cloudsmith-api-key", "Cloudsmith API key", r"\bcsa_[a-f0-9]{30}[A-Za-z0-9]{6}\b", "Cloudsmith docs, API keys; observed since 2025")
+        .positive(&[
+            "csa_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
+            "csa_0123456789abcdef0123456789abcdaB3aB3", // gitleaks:allow
+        ])
+        .negative(&["csa_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "qsa_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
     rule("cockroach-cloud-key", "CockroachDB Cloud key", r"CCDB1_[A-Za-z0-9]{20,40}_[A-Za-z0-9]{30,}", "CockroachDB Cloud docs, API access")
         .positive(&[
             "CCDB1_AAAAAAAAAAAAAAAAAAAAAA_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "CCDB1_aB3aB3aB3aB3aB3aB3aB3a_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
         .negative(&["CCDB1_AAAAAAAAAAAAAAAAAAAAAA_AAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qCDB1_AAAAAAAAAAAAAAAAAAAAAA_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("codefresh-key", "Codefresh API key", r"\b[a-f0-9]{24}\.[a-f0-9]{32}\b", "Codefresh docs, API keys")
-        .positive(&[
-            "0123456789abcdef01234567.0123456789abcdef0123456789abcdef", // gitleaks:allow
-            "aaaaaaaaaaaaaaaaaaaaaaaa.0123456789abcdef0123456789abcdef", // gitleaks:allow
-        ])
-        .negative(&["0123456789abcdef01234567.0123456789abcdef0123456789abcde", "q123456789abcdef01234567.0123456789abcdef0123456789abcdef"]),
     rule("codeium-key", "Windsurf API key", r"sk-ws-[A-Za-z0-9_-]{40,}", "observed: Codeium and Windsurf keys")
         .positive(&[
             "sk-ws-01-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "sk-ws-01-aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
         ])
         .negative(&["sk-ws-01-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qk-ws-01-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
+    rule("code-climate-reporter-id", "Code Climate test reporter id", r#"(?:CODECLIMATE_REPO_TOKEN|CC_TEST_REPORTER_ID)[ \t]{0,4}[:=][ \t]{0,4}["']?[a-f0-9]{64}\b"#, "Code Climate docs, Configuring test coverage")
+        .positive(&[
+            "CC_TEST_REPORTER_ID=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", // gitleaks:allow
+            "CODECLIMATE_REPO_TOKEN: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
+        ])
+        .negative(&["CC_TEST_REPORTER_ID=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde", "CC_TEST_REPORTER=0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]),
     rule("coderabbit-key", "CodeRabbit API key", r"\bcr-[a-f0-9]{40,}\b", "CodeRabbit docs, API keys")
         .positive(&[
             "cr-0123456789abcdef0123456789abcdef0123456789abcdef0123456789", // gitleaks:allow
@@ -913,6 +921,12 @@ pub(super) const ROWS: &[TokenRule] = &[
             "organizations/01234567-89ab-cdef-0123-456789abcdef/apiKeys/aaaaaaaa-aaaa-aaaa-aaaa-aaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["organizations/01234567-89ab-cdef-0123-456789abcdef/apiKeys/01234567-89ab-cdef-0123-456789abcde", "qrganizations/01234567-89ab-cdef-0123-456789abcdef/apiKeys/01234567-89ab-cdef-0123-456789abcdef"]),
+    rule("coinbase-cdp-private-key", "Coinbase CDP private key", r#""privateKey" {0,4}: {0,4}"[A-Za-z0-9+/]{86}==""#, "Coinbase Developer Platform docs, Secret API keys: Ed25519")
+        .positive(&[
+            "\"privateKey\": \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\"", // gitleaks:allow
+            "\"privateKey\":\"aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB==\"", // gitleaks:allow
+        ])
+        .negative(&["\"privateKey\": \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\"", "\"publicKey\": \"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\""]),
     rule("configcat-sdk-key", "ConfigCat SDK key", r"configcat-(?:sdk-1|proxy)/[A-Za-z0-9_-]{20,48}(?:/[A-Za-z0-9_-]{20,})?", "ConfigCat docs, SDK keys")
         .positive(&[
             "configcat-sdk-1/AAAAAAAAAAAAAAAAAAAAAA/AAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
@@ -932,12 +946,14 @@ pub(super) const ROWS: &[TokenRule] = &[
             "CFPAT-aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB_-", // gitleaks:allow
         ])
         .negative(&["CFPAT-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qFPAT-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("contributed-systems-key", "Sidekiq credentials", r#"BUNDLE_(?:ENTERPRISE|GEMS)__CONTRIBSYS__COM["']?[ ]?[:=][ ]?["']?[a-f0-9]{8}:[a-f0-9]{8}|https?://[a-f0-9]{8}:[a-f0-9]{8}@(?:gems|enterprise)\.contribsys\.com"#, "Sidekiq wiki, Commercial installation")
+    rule("contributed-systems-key", "Sidekiq Pro or Enterprise credential", r#"BUNDLE_(?:ENTERPRISE|GEMS)__CONTRIBSYS__COM["' \t:=]{1,10}[a-fA-F0-9]{8}:[a-fA-F0-9]{8}|\b[a-fA-F0-9]{8}:[a-fA-F0-9]{8}@(?:gems|enterprise)\.contribsys\.com"#, "Sidekiq wiki, Commercial installation")
         .positive(&[
-            "BUNDLE_GEMS__CONTRIBSYS__COM=01234567:01234567", // gitleaks:allow
-            "https://aaaaaaaa:01234567@enterprise.contribsys.com", // gitleaks:allow
+            "BUNDLE_ENTERPRISE__CONTRIBSYS__COM=cafebabe:deadbeef", // gitleaks:allow
+            "BUNDLE_GEMS__CONTRIBSYS__COM: \"cafebabe:deadbeef", // gitleaks:allow
+            "aaaaaaaa:bbbbbbbb@gems.contribsys.com", // gitleaks:allow
+            "cafebabe:deadbeef@enterprise.contribsys.com", // gitleaks:allow
         ])
-        .negative(&["BUNDLE_GEMS__CONTRIBSYS__COM=01234567:0123456", "qUNDLE_GEMS__CONTRIBSYS__COM=01234567:01234567"]),
+        .negative(&["BUNDLE_ENTERPRISE__CONTRIBSYS__COM=cafebabe:deadbee", "cafebabe:deadbeef@gems.example.com"]),
     rule("convex-deploy-key", "Convex deploy key", r"\b(?:prod|dev|preview|project):[a-z0-9:-]{2,80}\|[A-Za-z0-9+/=_-]{40,}", "Convex docs, Deploy keys")
         .positive(&[
             "prod:happy-animal-123|eyJ2MiI6aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
@@ -968,7 +984,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "pat_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
         .negative(&["pat_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qat_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("cursor-key", "Cursor API key", r"\b(?:key|crsr)_[a-f0-9]{60,}", "Cursor docs, API keys")
+    rule("cursor-key", "Cursor API key", r"\b(?:key|crsr)_[a-fA-F0-9]{60,}", "Cursor docs, API keys")
         .positive(&[
             "key_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", // gitleaks:allow
             "crsr_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
@@ -987,6 +1003,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["dls_AAAAAAAAAAAAAAAA_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qls_AAAAAAAAAAAAAAAA_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("databento-key", "Databento API key", r"\bdb-[A-Za-z0-9]{29}\b", "Databento docs, API keys")
+        .unless(check::is_a_name)
         .positive(&[
             "db-AAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "db-aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
@@ -1005,30 +1022,24 @@ pub(super) const ROWS: &[TokenRule] = &[
             "dkeaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["dose0123456789abcdef0123456789abcde", "qose0123456789abcdef0123456789abcdef"]),
-    rule("datadog-key", "Datadog key", r"\bdd(?:pat|sat|ap|app|api)_[A-Za-z0-9_-]{30,}", "Datadog docs, Personal access tokens; application keys")
+    rule("datadog-key", "Datadog key", r"\bdd(?:pat|sat|app|ap)_[A-Za-z0-9_-]{30,}", "Datadog docs, Personal Access Tokens: identifiable prefixes")
         .positive(&[
             "ddpat_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "ddap_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
         .negative(&["ddpat_AAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qdpat_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("datadog-client-token", "Datadog client token", r"\bpub[a-f0-9]{32}\b", "Datadog docs, Client tokens")
-        .positive(&[
-            "pub0123456789abcdef0123456789abcdef", // gitleaks:allow
-            "pubaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
-        ])
-        .negative(&["pub0123456789abcdef0123456789abcde", "qub0123456789abcdef0123456789abcdef"]),
     rule("dataiku-key", "Dataiku API key", r"\bdku[a-z]{2,3}-[A-Za-z0-9]{24,}", "Dataiku docs, Public API keys")
         .positive(&[
             "dkuaps-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "dkuaps-aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
         ])
         .negative(&["dkuaps-AAAAAAAAAAAAAAAAAAAAAAA", "qkuaps-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("datastax-astra-token", "DataStax Astra token", r"AstraCS:[A-Za-z0-9]{16,64}:[a-f0-9]{60,}", "DataStax docs, Application tokens")
+    rule("datastax-astra-token", "DataStax Astra token", r"AstraCS:[A-Za-z0-9]{20,64}(?::[a-f0-9]{60,})?", "DataStax docs, Application tokens")
         .positive(&[
             "AstraCS:AAAAAAAAAAAAAAAAAAAAAAAA:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", // gitleaks:allow
             "AstraCS:aB3aB3aB3aB3aB3aB3aB3aB3:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
-        .negative(&["AstraCS:AAAAAAAAAAAAAAAAAAAAAAAA:0123456789abcdef0123456789abcdef0123456789abcdef0123456789a", "qstraCS:AAAAAAAAAAAAAAAAAAAAAAAA:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]),
+        .negative(&["AstraCS:AAAAAAAAAAAAAAAAAAA", "qstraCS:AAAAAAAAAAAAAAAAAAAAAAAA:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]),
     rule("daytona-key", "Daytona API key", r"\bdtn_[a-f0-9]{60,}", "Daytona docs, API keys")
         .positive(&[
             "dtn_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", // gitleaks:allow
@@ -1071,19 +1082,22 @@ pub(super) const ROWS: &[TokenRule] = &[
             "odt_aB3aB3aB_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
         ])
         .negative(&["odt_AAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qdt_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("devcycle-key", "DevCycle SDK key", r"\bdvc_(?:server|client|mobile)_[A-Za-z0-9_-]{28,}", "DevCycle docs, Keys")
+    rule("devcycle-key", "DevCycle SDK key", r"\bdvc_(?:server|client|mobile)_[A-Za-z0-9_-]{8,}", "DevCycle docs, Keys")
+        .unless(check::is_a_name)
         .positive(&[
             "dvc_server_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "dvc_client_01234567_89ab_cdef_0123_456789abcdef_0123456", // gitleaks:allow
         ])
-        .negative(&["dvc_server_AAAAAAAAAAAAAAAAAAAAAAAAAAA", "qvc_server_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("dfuse-key", "dfuse API key", r"\b(?:web|server|mobile)_[a-f0-9]{32}\b", "dfuse docs, API keys")
+        .negative(&["dvc_server_AAAAAAA", "qvc_server_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
+    rule("dfuse-key", "dfuse API key", r"\b(?:web|server|mobile)_[a-z0-9]{32}\b", "dfuse docs, API keys")
+        .unless(check::is_a_name)
         .positive(&[
             "server_0123456789abcdef0123456789abcdef", // gitleaks:allow
             "web_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["server_0123456789abcdef0123456789abcde", "qerver_0123456789abcdef0123456789abcdef"]),
     rule("dify-dataset-key", "Dify dataset key", r"\bdataset-[A-Za-z0-9]{24}\b", "Dify docs, Knowledge API")
+        .unless(check::is_a_name)
         .positive(&[
             "dataset-AAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "dataset-aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
@@ -1157,7 +1171,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "SWMKEY-1-aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3", // gitleaks:allow
         ])
         .negative(&["SWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("docker-config-auth", "Docker registry credentials", r#""auths"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}\{[ \t\r\n]{0,64}"[^"\n]{1,120}"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}\{[ \t\r\n]{0,64}"auth"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"[A-Za-z0-9+/]{8,}={0,2}"#, "Docker docs, config.json")
+    rule("docker-config-auth", "Docker registry credentials", r#""auths"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}\{[ \t\r\n]{0,64}"[^"\n]{1,120}"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}\{[ \t\r\n]{0,64}(?:"(?:username|email)": ?"[^"\n]{1,64}",[ \t\r\n]{0,64})?"auth"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"[A-Za-z0-9+/]{8,}={0,2}"#, "Docker docs, config.json")
         .positive(&[
             "\"auths\":{\"ghcr.io\":{\"auth\":\"AAAAAAAAAAAAAAAAAAAAAAAA==", // gitleaks:allow
             "\"auths\": {\n\t\"https://index.docker.io/v1/\": {\n\t\t\"auth\": \"aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
@@ -1203,6 +1217,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["sl.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "ql.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("dub-key", "Dub API key", r"\bdub_[A-Za-z0-9]{24}\b", "Dub docs, API keys")
+        .unless(check::is_a_name)
         .positive(&[
             "dub_AAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "dub_aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
@@ -1214,7 +1229,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "duffel_live_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB-_", // gitleaks:allow
         ])
         .negative(&["duffel_test_AAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "quffel_test_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("dynatrace-token", "Dynatrace token", r"dt0[a-zA-Z][0-9]{2}\.[A-Z0-9-]{8,40}\.[A-Z0-9]{60,}", "Dynatrace docs, Access tokens")
+    rule("dynatrace-token", "Dynatrace token", r"dt0[a-zA-Z][0-9]{2}\.[A-Za-z0-9-]{8,40}\.[A-Za-z0-9]{60,}", "Dynatrace docs, Access tokens")
         .positive(&[
             "dt0c01.AAAAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "dt0s16.A1B2C3D4.A1B2C3D4E5A1B2C3D4E5A1B2C3D4E5A1B2C3D4E5A1B2C3D4E5A1B2C3D4E5A1B2", // gitleaks:allow
@@ -1238,7 +1253,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "SBX-aaaaaaaaaaaa-aaaa-bbbb-cccc-dddd", // gitleaks:allow
         ])
         .negative(&["PRD-0123456789ab-0123-4567-89ab-cde", "qRD-0123456789ab-0123-4567-89ab-cdef"]),
-    rule("ebay-client-id", "eBay client id", r"-(?:PRD|SBX)-[a-f0-9]{9}-[a-f0-9]{8}", "eBay docs, Application keys")
+    rule("ebay-client-id", "eBay client id", r"-(?:PRD|SBX)-[a-f0-9]{8,12}-[a-f0-9]{8,12}", "eBay docs, Application keys")
         .positive(&[
             "-PRD-012345678-01234567", // gitleaks:allow
             "-SBX-aaaaaaaaa-aaaaaaaa", // gitleaks:allow
@@ -1281,6 +1296,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["ApiKey YOUR_API_KEY", "ApiKey AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qpiKey AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=="]),
     rule("elastic-app-search-key", "Elastic App Search private key", r"\bprivate-[a-z0-9]{24}\b", "Elastic docs, App Search authentication")
+        .unless(check::is_a_name)
         .positive(&[
             "private-aaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
             "private-a1b2c3d4e5a1b2c3d4e5a1b2", // gitleaks:allow
@@ -1310,6 +1326,13 @@ pub(super) const ROWS: &[TokenRule] = &[
             "aaaa-aaaa-aaaaaa-aaaaaa-aaaaaaaa", // gitleaks:allow
         ])
         .negative(&["0123-4567-89abcd-ef0123-456789a", "q123-4567-89abcd-ef0123-456789ab"]),
+    rule("exoscale-api-key", "Exoscale API key", r"\bEXO[A-Za-z0-9]{24,30}\b", "Exoscale docs, IAM keys")
+        .unless(check::is_a_name)
+        .positive(&[
+            "EXO0123456789abcdef01234567", // gitleaks:allow
+            "EXOaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
+        ])
+        .negative(&["EXO0123456789abcdef0123456", "EXOticVegetablesAndFruitsAr"]),
     rule("evernote-token", "Evernote developer token", r"S=s[0-9]{1,4}:U=[a-f0-9]{1,10}:E=[a-f0-9]{8,14}:C=[a-f0-9]{8,14}:P=[a-f0-9]{1,6}:A=[A-Za-z0-9_.-]{1,40}:V=[0-9]:H=[a-f0-9]{32}", "Evernote docs, Developer tokens")
         .positive(&[
             "S=s1:U=aaaaa:E=0123456789a:C=0123456789b:P=1cd:A=en-devtoken:V=2:H=0123456789abcdef0123456789abcdef", // gitleaks:allow
@@ -1336,7 +1359,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "EAABaB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3ZCaB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aBZD", // gitleaks:allow
         ])
         .negative(&["EAABaB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", "EAACAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qAACAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("facebook-app-token", "Facebook app access token", r"\b(?:[0-9]{15}|[0-9]{16})(?:\||%7[Cc])[A-Za-z0-9_-]{27}\b", "Meta docs, App access tokens; the application's number and a secret")
+    rule("facebook-app-token", "Facebook app access token", r"\b(?:[0-9]{15}|[0-9]{16})(?:\||%7[Cc]|%)[A-Za-z0-9_-]{27,40}\b", "Meta docs, App access tokens; the application's number and a secret")
         .positive(&[
             "123456789012345|AAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "1234567890123456%7CaB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
@@ -1349,6 +1372,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["01234567-89ab-cdef-0123-456789abcdef:0123456789abcdef0123456789abcde", "q1234567-89ab-cdef-0123-456789abcdef:0123456789abcdef0123456789abcdef"]),
     rule("fauna-key", "Fauna key", r"\bfnA[A-Z][A-Za-z0-9_-]{36,40}\b", "Fauna docs, Keys")
+        .unless(check::is_a_name)
         .positive(&[
             "fnAEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "fnAFaB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
@@ -1360,12 +1384,6 @@ pub(super) const ROWS: &[TokenRule] = &[
             "rc_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["rc_0123456789abcdef0123456789abcdef0123456789abcdef0123456789a", "qc_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]),
-    rule("fibery-token", "Fibery token", r"\b[a-f0-9]{8}\.[a-f0-9]{35}\b", "Fibery docs, API tokens")
-        .positive(&[
-            "01234567.0123456789abcdef0123456789abcdef012", // gitleaks:allow
-            "aaaaaaaa.0123456789abcdef0123456789abcdef012", // gitleaks:allow
-        ])
-        .negative(&["01234567.0123456789abcdef0123456789abcdef01", "q1234567.0123456789abcdef0123456789abcdef012"]),
     rule("figma-token", "Figma token", r"\bfig(?:d|o|u|or|oh|ou|ur|uh|ph|da)_[A-Za-z0-9_-]{38,}", "Figma docs, Personal access tokens")
         .positive(&[
             "figd_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
@@ -1385,12 +1403,12 @@ pub(super) const ROWS: &[TokenRule] = &[
             "API_KEYA1B2C3D4E5A1B2C3D4E5A1B2C3D4E5A1", // gitleaks:allow
         ])
         .negative(&["API_KEYAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qPI_KEYAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("firebase-server-key", "Firebase Cloud Messaging server key", r"AAAA[A-Za-z0-9_-]{7}:[A-Za-z0-9_-]{130,}", "Firebase docs, Cloud Messaging server keys")
+    rule("firebase-server-key", "Firebase Cloud Messaging server key", r"AAAA[A-Za-z0-9_-]{7}:APA91b[A-Za-z0-9_-]{100,}", "Firebase docs, Cloud Messaging server keys")
         .positive(&[
             "AAAAaB3aB3a:APA91baB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
-            "AAAAAAAAAAA:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
+            "AAAAAAAAAAA:APA91bAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
         ])
-        .negative(&["AAAAaB3aB3a:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "AAABaB3aB3a:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "AAAAaB3aB3:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
+        .negative(&["AAAAaB3aB3a:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "AAAAaB3aB3a:BPA91baB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB"]),
     rule("firebase-device-token", "Firebase device token", r"[A-Za-z0-9_-]{11}:APA91b[A-Za-z0-9_-]{100,}", "Firebase docs, Registration tokens")
         .positive(&[
             "aB3aB3aB3aB:APA91baB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
@@ -1434,11 +1452,12 @@ pub(super) const ROWS: &[TokenRule] = &[
             "fo1_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB_-", // gitleaks:allow
         ])
         .negative(&["fo1_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qo1_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("fly-macaroon", "Fly.io macaroon", r"\bfm(?:1[a-z]|2)_[A-Za-z0-9+/_-]{80,}={0,3}", "Fly.io docs, Macaroon tokens")
+    rule("fly-macaroon", "Fly.io macaroon", r"\b(?:fm1[a-z]_|fm2_|FlyV1 )[A-Za-z0-9+/_,-]{80,}={0,3}", "Fly.io docs, Macaroon tokens")
         .positive(&[
             "fm2_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
-            "fm1r_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3==", // gitleaks:allow
+            "fm1r_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB==", // gitleaks:allow
             "fm1a_aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9", // gitleaks:allow
+            "FlyV1 aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
         ])
         .negative(&["fm2_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qm2_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("foursquare-key", "Foursquare API key", r"\bfsq3[A-Za-z0-9+/]{43}=", "Foursquare docs, API keys")
@@ -1447,6 +1466,12 @@ pub(super) const ROWS: &[TokenRule] = &[
             "fsq3aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3+xY/9aB3=", // gitleaks:allow
         ])
         .negative(&["fsq3AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qsq3AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]),
+    rule("foursquare-client-credential", "Foursquare client id or secret", r#"\bclient_(?:id|secret)["']?[ ]{0,2}[:=][ ]{0,2}["']?[A-Z0-9]{48}\b"#, "Foursquare docs, Userless access")
+        .positive(&[
+            "client_id=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
+            "client_secret: \"AB3AB3AB3AB3AB3AB3AB3AB3AB3AB3AB3AB3AB3AB3AB3AB3", // gitleaks:allow
+        ])
+        .negative(&["client_id=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "client_idx=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("frame-io-token", "Frame.io token", r"fio-u-[A-Za-z0-9_=-]{40,}", "Frame.io docs, Developer tokens")
         .positive(&[
             "fio-u-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow

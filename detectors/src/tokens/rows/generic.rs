@@ -5,12 +5,13 @@ use super::{TokenRule, rule};
 
 pub(super) const ROWS: &[TokenRule] = &[
     rule("private-key-pem", "Private key (PEM)", r#"-----BEGIN [A-Z0-9 ]{0,24}PRIVATE KEY(?: BLOCK)?-----[ \t\r\n\\nr"'+,]{0,24}[A-Za-z0-9+/]{30}[A-Za-z0-9+/=\\ \t\r\n"',]{0,}(?:-----END [A-Z0-9 ]{0,15}PRIVATE KEY(?: BLOCK)?-----)?"#, "RFC 7468, RFC 4880, OpenSSH PROTOCOL.key")
+        .unless(check::cut_pem)
         .positive(&[
             "-----BEGIN PRIVATE KEY-----\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n-----END PRIVATE KEY-----", // gitleaks:allow
             "-----BEGIN RSA PRIVATE KEY-----\\nMIIEaB3aMIIEaB3aMIIEaB3aMIIEaB3aMIIEaB3aMIIEaB3aMIIEaB3aMIIEaB3a\\ncccccccccccccccc==\\n-----END RSA PRIVATE KEY-----", // gitleaks:allow
             "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXkb3BlbnNzaC1rZXkb3BlbnNzaC1rZXkb3BlbnNzaC1rZXk", // gitleaks:allow
         ])
-        .negative(&["-----BEGIN PUBLIC KEY-----\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n-----END PUBLIC KEY-----", "-----BEGIN PRIVATE KEY-----\nthe key stands here\n-----END PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\" + key"]),
+        .negative(&["-----BEGIN RSA PRIVATE KEY-----\nMIIEaB3aMIIEaB3aMIIEaB3aMIIEaB3aMIIEaB3aMIIEaB3aMIIEaB3aMIIEaB3a...", "-----BEGIN PUBLIC KEY-----\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n-----END PUBLIC KEY-----", "-----BEGIN PRIVATE KEY-----\nthe key stands here\n-----END PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\" + key"]),
     rule("private-key-pem-short", "Private key (PEM)", r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\t\r\n\\]{20,}-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----", "RFC 7468; lines of any length")
         .positive(&[
             "-----BEGIN EC PRIVATE KEY-----\nAAAA\nBBBBBBBB\nCCCCCC==\n-----END EC PRIVATE KEY-----", // gitleaks:allow
@@ -60,12 +61,6 @@ pub(super) const ROWS: &[TokenRule] = &[
             "-----BEGIN OpenVPN Static key V1-----\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["-----BEGIN OpenVPN Static key V1-----\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "-----BEGIN OpenVPN Static key V1-----\n..."]),
-    rule("kubeconfig-client-key", "Kubernetes client key", r#"client-key-data["']?:[ \t"']{0,6}[A-Za-z0-9+/]{40}[A-Za-z0-9+/=]{0,}"#, "Kubernetes docs, Kubeconfig (v1)")
-        .positive(&[
-            "client-key-data: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
-            "client-key-data\":\"aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
-        ])
-        .negative(&["client-key-data: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "client-certificate-data: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("kubernetes-bootstrap-secret", "Kubernetes bootstrap token", r"token-id: {1,4}[a-z0-9]{6}[ \t\r\n]{1,20}token-secret: {1,4}[a-z0-9]{16}", "Kubernetes docs, Bootstrap tokens")
         .positive(&[
             "token-id: aaaaaa\n  token-secret: bbbbbbbbbbbbbbbb", // gitleaks:allow
@@ -114,12 +109,37 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["Bearer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "bearer of the ring", "BearerAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "Bearer: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     // Not what stands in the RFC and in every manual: `Aladdin:open sesame`, `s6BhdRkqt3:...`, `user:pass...` and `username:password`.
-    rule("authorization-basic", "Authorization header with a password", r#"[Aa]uthorization["' \t]{0,4}[:=,][ \t"'`]{0,6}[Bb]asic {1,4}(?:[+/-9A-PR-Zabe-z][+/-9A-Za-z]{11,}|Q[+/-9A-VX-Za-z][+/-9A-Za-z]{10,}|QW[+/-9A-Za-wyz][+/-9A-Za-z]{9,}|QWx[+/-9A-Za-gi-z][+/-9A-Za-z]{8,}|QWxh[+/-9A-Ya-z][+/-9A-Za-z]{7,}|QWxhZ[+/-9A-FH-Za-z][+/-9A-Za-z]{6,}|QWxhZG[+/-9A-QS-Za-z][+/-9A-Za-z]{5,}|QWxhZGR[+/-9A-Za-oq-z][+/-9A-Za-z]{4,}|QWxhZGRp[+/-9A-Zac-z][+/-9A-Za-z]{3,}|QWxhZGRpb[+/-9A-Za-ik-z][+/-9A-Za-z]{2,}|QWxhZGRpbj[+/-9A-Za-oq-z][+/-9A-Za-z]{1,}|QWxhZGRpbjp[+/-9A-Za-uw-z][+/-9A-Za-z]{0,}|QWxhZGRpbjpv[+/-9A-Zabd-z][+/-9A-Za-z]{0,}|QWxhZGRpbjpvc[+/-9A-FH-Za-z][+/-9A-Za-z]{0,}|QWxhZGRpbjpvcG[+/-9A-UW-Za-z][+/-9A-Za-z]{0,}|QWxhZGRpbjpvcGV[+/-9A-Za-tv-z][+/-9A-Za-z]{0,}|c[+/-9A-Za-y][+/-9A-Za-z]{10,}|cz[+/-9A-Ya-z][+/-9A-Za-z]{9,}|czZ[+/-9ABD-Za-z][+/-9A-Za-z]{8,}|czZC[+/-9A-Zb-z][+/-9A-Za-z]{7,}|czZCa[+/-9A-FH-Za-z][+/-9A-Za-z]{6,}|czZCaG[+/-9A-QS-Za-z][+/-9A-Za-z]{5,}|czZCaGR[+/-9A-RT-Za-z][+/-9A-Za-z]{4,}|czZCaGRS[+/-9A-Zb-z][+/-9A-Za-z]{3,}|czZCaGRSa[+/-24-9A-Za-z][+/-9A-Za-z]{2,}|czZCaGRSa3[+/-9A-EG-Za-z][+/-9A-Za-z]{1,}|czZCaGRSa3F[+/1-9A-Za-z][+/-9A-Za-z]{0,}|d[+/-9A-WYZa-z][+/-9A-Za-z]{10,}|dX[+/-9A-MO-Za-z][+/-9A-Za-z]{9,}|dXN[+/-9A-Za-km-z][+/-9A-Za-z]{8,}|dXNl[+/-9A-Zabd-z][+/-9A-Za-z]{7,}|dXNlc[+/-9A-Za-ikln-z][+/-9A-Za-z]{6,}|dXNlcj[+/-9A-Za-oq-z][+/-9A-Za-z]{5,}|dXNlcjp[+/-9A-Za-vx-z][+/-9A-Za-z]{4,}|dXNlcjpw[+/-9A-XZa-z][+/-9A-Za-z]{3,}|dXNlcjpwY[+/-9A-WYZa-z][+/-9A-Za-z]{2,}|dXNlcjpwYX[+/-9A-MO-Za-z][+/-9A-Za-z]{1,}|dXNlcjpwYXN[+/-9A-Za-y][+/-9A-Za-z]{0,}|dXNlcm[+/-46-9A-Za-z][+/-9A-Za-z]{5,}|dXNlcm5[+/-9A-Za-gi-z][+/-9A-Za-z]{4,}|dXNlcm5h[+/-9A-Zac-z][+/-9A-Za-z]{3,}|dXNlcm5hb[+/-9A-VX-Za-z][+/-9A-Za-z]{2,}|dXNlcm5hbW[+/-9A-TV-Za-z][+/-9A-Za-z]{1,}|dXNlcm5hbWU[+/-57-9A-Za-z][+/-9A-Za-z]{0,}|dXNlcm5hbWU6[+/-9A-Zabd-z][+/-9A-Za-z]{0,}|dXNlcm5hbWU6c[+/-9A-FH-Za-z][+/-9A-Za-z]{0,}|dXNlcm5hbWU6cG[+/-9A-EG-Za-z][+/-9A-Za-z]{0,}|dXNlcm5hbWU6cGF[+/-9A-Za-y][+/-9A-Za-z]{0,}|dXNlcm5hbWU6cGFz[+/-9A-Zabd-z][+/-9A-Za-z]{0,}|dXNlcm5hbWU6cGFzc[+/-24-9A-Za-z][+/-9A-Za-z]{0,}|dXNlcm5hbWU6cGFzc3[+/-9A-Za-ce-z][+/-9A-Za-z]{0,}|dXNlcm5hbWU6cGFzc3d[+/-9A-Za-uw-z][+/-9A-Za-z]{0,}|dXNlcm5hbWU6cGFzc3dv[+/-9A-Zabd-z][+/-9A-Za-z]{0,}|dXNlcm5hbWU6cGFzc3dvc[+/-9A-Za-ln-z][+/-9A-Za-z]{0,}|dXNlcm5hbWU6cGFzc3dvcm[+/-9A-PR-Za-z][+/-9A-Za-z]{0,})={0,2}"#, "RFC 7617, The Basic authentication scheme")
+    rule("authorization-basic", "Authorization header with a password", r#"[Aa]uthorization["' \t]{0,4}[:=,][ \t"'`]{0,6}[Bb]asic {1,4}[A-Za-z0-9+/]{12,}={0,2}"#, "RFC 7617")
+        .unless(check::placeholder_basic)
         .positive(&[
             "Authorization: Basic YWRtaW46aHVudGVyMg==", // gitleaks:allow
             "authorization: Basic YWxpY2U6Y29ycmVjdCBob3JzZQ==", // gitleaks:allow
+            "Authorization: Basic AAAAAAAAAAAAAAAA", // gitleaks:allow
         ])
-        .negative(&["Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic auth"]),
+        .negative(&["Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic dXNlcm5hbWU6cGFzc3dvcmQ=", "Authorization: Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3", "Authorization: Basic auth", "Authorization: Basic authentication"]),
+    rule("authorization-token", "Authorization header with a token", r#"[Aa]uthorization["']?[:=][ \t]{0,4}["']?(?:[Bb]earer|BEARER|[Tt]oken)[ \t]{1,4}[A-Za-z0-9_~+/=-]{20,}"#, "RFC 6750, RFC 9110")
+        .unless(check::placeholder_token)
+        .positive(&[
+            "Authorization: Bearer aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
+            "authorization: token AAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
+            "Authorization=Bearer aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
+        ])
+        .negative(&["Authorization: Bearer AAAAAAAAAAAAAAAAAAA", "Authorization: Bearer YOUR_ACCESS_TOKEN_GOES_HERE", "Authorization: Bearer eyJhbGciOiJIUzI1NiIs...", "Authorization: Bearer $TOKEN"]),
+    rule("api-key-header", "API key in a header", r#"\b[Xx]-[Aa][Pp][Ii]-[Kk][Ee][Yy]["']?:[ \t]{0,4}["']?[A-Za-z0-9_~+/=-]{20,}"#, "OpenAPI specification, API keys; as most services name it")
+        .unless(check::placeholder_token)
+        .positive(&[
+            "X-API-Key: aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
+            "x-api-key: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
+        ])
+        .negative(&["X-API-Key: AAAAAAAAAAAAAAAAAAA", "x-api-key: your_api_key_goes_in_here_please", "x-api-keys: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
+    rule("curl-user-password", "Password in a curl call", r#"curl[^\r\n]{0,160}[ \t](?:-u|--user)[ \t=]{1,2}["']?[A-Za-z0-9_.@%+-]{1,64}:[!#%&*+,./-9:;=?-Z^_a-z|~-]{6,128}"#, "curl man page, --user")
+        .unless(check::placeholder_pgpass)
+        .positive(&[
+            "curl -u alice:hunter2", // gitleaks:allow
+            "curl -X POST --user \"ci-bot:aB3xY9q", // gitleaks:allow
+            "curl -s -u 'alice:correcthorse", // gitleaks:allow
+        ])
+        .negative(&["curl -u alice:short", "curl -u username:password", "curl -u $USER:$PASSWORD", "docker run -u 1000000:1000000"]),
     // A password has six characters at least and is not the word that stands for one in manuals (password, passwd, postgres).
     rule("url-password-http", "Password in a URL", r"https?://[A-Za-z0-9._%+~!=-]{0,64}:[!#-&*+\-.0-;=?A-Z\^_a-z|~]{6,80}@[A-Za-z0-9_\[.-][A-Za-z0-9_.:-]{0,200}", "RFC 3986, User information")
         .unless(check::placeholder_password)
@@ -234,11 +254,12 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["host=db.example.org user=a dbname=b", "host=db.example.org user=a password=$PW"]),
     rule("pgpass-line", "PostgreSQL password file", r":5432:[A-Za-z0-9_*.-]{1,64}:[A-Za-z0-9_.-]{1,64}:[A-Za-z0-9!#&+?^_|~@-][A-Za-z0-9!#$&*+.?^_|~@%=-]{5,}", "PostgreSQL documentation, The password file")
+        .unless(check::placeholder_pgpass)
         .positive(&[
             ":5432:*:alice:hunter2", // gitleaks:allow
         ])
-        .negative(&[":5432:*:alice:", ":5432:alice:hunter2"]),
-    rule("hash-md5crypt", "Password hash (md5crypt)", r"\$(?:1|apr1|md5)\$[A-Za-z0-9./]{1,16}\$[A-Za-z0-9./]{22}", "crypt(5), md5crypt; Apache htpasswd")
+        .negative(&["localhost:5432:NAME:USER:PASSWORD", ":5432:*:alice:", ":5432:alice:hunter2"]),
+    rule("hash-md5crypt", "Password hash (md5crypt)", r"\$(?:1|apr1|md5)\$[A-Za-z0-9./]{1,16}\$[A-Za-z0-9/][A-Za-z0-9./]{21}", "crypt(5), md5crypt; Apache htpasswd")
         .positive(&[
             "$1$aaaaaaaa$bbbbbbbbbbbbbbbbbbbbbb", // gitleaks:allow
         ])
@@ -276,11 +297,6 @@ pub(super) const ROWS: &[TokenRule] = &[
             "$pbkdf2-sha256$29000$aaaaaaaaaaaaaaaaaaaaaa$bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", // gitleaks:allow
         ])
         .negative(&["$pbkdf2-sha256$29000$salt$hash", "$pbkdf3-sha256$29000$aaaaaaaaaaaaaaaaaaaaaa$bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"]),
-    rule("hash-django", "Password hash (Django)", r"(?:pbkdf2_sha(?:1|256)|bcrypt_sha256)\$[0-9]{1,9}\$[A-Za-z0-9+/=_.$-]{8,64}\$[A-Za-z0-9+/=_.$-]{27,}", "Django docs, Password management")
-        .positive(&[
-            "pbkdf2_sha256$600000$aaaaaaaaaaaaaaaaaaaaaa$bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb=", // gitleaks:allow
-        ])
-        .negative(&["pbkdf2_sha256$600000$salt$hash", "pbkdf2_sha257$600000$aaaaaaaaaaaaaaaaaaaaaa$bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"]),
     rule("hash-werkzeug", "Password hash (Werkzeug)", r"(?:pbkdf2:sha(?:1|256|512):[0-9]{3,9}|scrypt:[0-9]{3,9}:[0-9]{1,3}:[0-9]{1,3})\$[A-Za-z0-9]{6,64}\$[a-f0-9]{40,}", "Werkzeug docs, generate_password_hash")
         .positive(&[
             "pbkdf2:sha256:600000$aaaaaaaa$bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", // gitleaks:allow
@@ -320,24 +336,27 @@ pub(super) const ROWS: &[TokenRule] = &[
             "$DCC2$10240#alice#aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["$DCC2$10240#alice#aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "$DCC3$10240#alice#aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
-    rule("netrc", "Password in a netrc file", r"machine[ \t]{1,8}[A-Za-z0-9.-]{3,128}[ \t\r\n]{1,16}login[ \t]{1,8}[!-~]{1,128}[ \t\r\n]{1,16}password[ \t]{1,8}(?:[!#&+\-/-9=?-OQ-Z\^_a-oq-z|~][!#-&*-;=?-Z\^_a-z|~]{5,200}|[Pp][!#-&*-;=?@B-Z\^_b-z|~][!#-&*-;=?-Z\^_a-z|~]{4,200}|[Pp][Aa][!#-&*-;=?-RT-Z\^_a-rt-z|~][!#-&*-;=?-Z\^_a-z|~]{3,200}|[Pp][Aa][Ss][!#-&*-;=?-RT-Z\^_a-rt-z|~][!#-&*-;=?-Z\^_a-z|~]{2,200}|[Pp][Aa][Ss][Ss][!#-&*-;=?-VX-Z\^_a-vx-z|~][!#-&*-;=?-Z\^_a-z|~]{1,200}|[Pp][Aa][Ss][Ss][Ww][!#-&*-;=?-NP-Z\^_a-np-z|~][!#-&*-;=?-Z\^_a-z|~]{0,200}|[Pp][Aa][Ss][Ss][Ww][Oo][!#-&*-;=?-QS-Z\^_a-qs-z|~][!#-&*-;=?-Z\^_a-z|~]{0,200}|[Pp][Aa][Ss][Ss][Ww][Oo][Rr][!#-&*-;=?-CE-Z\^_a-ce-z|~][!#-&*-;=?-Z\^_a-z|~]{0,200}|[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd][!#-&*-;=?-Z\^_a-z|~][!#-&*-;=?-Z\^_a-z|~]{0,200})", "GNU inetutils, The .netrc file")
+    rule("netrc", "Password in a netrc file", r"(?:machine[ \t]{1,8}[A-Za-z0-9._:-]{1,128}|default)[ \t\r\n]{1,16}login[ \t]{1,8}[!-~]{1,128}[ \t\r\n]{1,16}password[ \t]{1,8}[!-;=?-~][!-;=?-~]{3,200}", "GNU inetutils, The .netrc file")
+        .unless(check::placeholder_netrc)
         .positive(&[
             "machine example.org login alice password hunter2", // gitleaks:allow
             "machine api.example.org\n  login ci\n  password s3cr3t", // gitleaks:allow
+            "default login alice password hunter2", // gitleaks:allow
         ])
-        .negative(&["machine example.org login alice", "machine foo.domain.com login bar password pass", "machine example.org login alice password <token>"]),
+        .negative(&["machine example.org login alice", "machine foo.domain.com login bar password pass", "machine foo.domain.com login bar password password", "machine example.org login alice password <token>", "machine example.org login alice password ${TOKEN}"]),
     rule("npmrc-auth-global", "Registry credential in an .npmrc file", r#"\b_auth[ \t]{0,4}=[ \t]{0,4}["']?[A-Za-z0-9+/]{16,}={1,2}"#, "npm docs, npmrc, Auth related configuration")
         .positive(&[
             "_auth = aaaaaaaaaaaaaaaa=", // gitleaks:allow
             "_auth=aB3aB3aB3aB3aB3aB3aB3aB3==", // gitleaks:allow
         ])
         .negative(&["_auth=aaaaaaaaaaaaaaaa", "_auth=${AUTH}"]),
-    rule("filezilla-password", "Password in a FileZilla configuration", r#"<Pass encoding="base64">[A-Za-z0-9+/]{4,}={0,2}</Pass>"#, "FileZilla wiki, Site manager file")
+    rule("filezilla-password", "Password in a FileZilla configuration", r#"<Pass(?: encoding="(?:base64|radix64)")?>[ ]{0,4}[^<>\r\n $%]{4,128}[ ]{0,4}</Pass>"#, "FileZilla wiki, Site manager file")
         .positive(&[
+            "<Pass>hunter2</Pass>", // gitleaks:allow
             "<Pass encoding=\"base64\">aaaaaaaa</Pass>", // gitleaks:allow
             "<Pass encoding=\"base64\">aB3aB3aB==</Pass>", // gitleaks:allow
         ])
-        .negative(&["<Pass encoding=\"base64\"></Pass>", "<Pass encoding=\"crypt\">aaaaaaaa</Pass>"]),
+        .negative(&["<Pass>$x</Pass>", "<Pass encoding=\"base64\"></Pass>", "<Pass encoding=\"crypt\">aaaaaaaa</Pass>"]),
     rule("powershell-secure-string", "Password in a PowerShell script", r#"[Cc]onvert[Tt]o-[Ss]ecure[Ss]tring (?:-[Ss]tring )?["'][^"'$\r\n<>]{5,128}["'] (?:-[Ff]orce )?-[Aa]s[Pp]lain[Tt]ext"#, "Microsoft Learn, ConvertTo-SecureString")
         .positive(&[
             "ConvertTo-SecureString \"hunter2\" -AsPlainText", // gitleaks:allow
@@ -355,10 +374,10 @@ pub(super) const ROWS: &[TokenRule] = &[
             "Connect-VIServer -Server a -User b -Password hunter2", // gitleaks:allow
         ])
         .negative(&["Connect-VIServer -Server a -User b -Password $pw", "Connect-VIServer -Server a"]),
-    rule("wordpress-salt", "WordPress key or salt", r#"define\( ?["'](?:AUTH|SECURE_AUTH|LOGGED_IN|NONCE)_(?:KEY|SALT)["'], {1,8}["'][^"'\r\n]{60,70}["']"#, "WordPress docs, Security keys")
+    rule("wordpress-salt", "WordPress key or salt", r#"(?:AUTH|LOGGED_IN|NONCE)_(?:KEY|SALT)["'], {1,8}["'][^"'\r\n]{60,70}["']"#, "WordPress docs, Security keys")
         .positive(&[
-            "define( 'AUTH_KEY',  'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'", // gitleaks:allow
-            "define('NONCE_SALT', 'aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 '", // gitleaks:allow
+            "AUTH_KEY',  'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'", // gitleaks:allow
+            "NONCE_SALT', 'aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 aB3 '", // gitleaks:allow
         ])
         .negative(&["define( 'AUTH_KEY',  'put your unique phrase here'", "define( 'AUTH_NAME',  'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'"]),
     rule("aspnet-protected-cookie", "ASP.NET protected cookie", r"CfDJ8[A-Za-z0-9_-]{60,}", "Microsoft Learn, ASP.NET Core data protection; magic header 09 F0 C9 F0")
@@ -403,18 +422,18 @@ pub(super) const ROWS: &[TokenRule] = &[
             "nsec1aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["nsec1aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "npub1aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
-    rule("react-app-password", "Password in a React build variable", r#"REACT_APP_[A-Z0-9_]{0,40}PASS(?:WORD)?[ ]?=[ ]?["']?[A-Za-z0-9!#&*+.?^_|~@-]{6,}"#, "Create React App docs, Custom environment variables")
+    rule("react-app-password", "Credential in a React build variable", r#"REACT_APP_[A-Z0-9_]{0,40}PASS(?:WORD)?[ ]{0,4}=[ ]{0,4}["']?[A-Za-z0-9!#&*+.?^_|~@-]{6,}"#, "Create React App docs, Custom environment variables")
         .positive(&[
             "REACT_APP_DB_PASSWORD=hunter2", // gitleaks:allow
-            "REACT_APP_PASS = \"s3cr3ts", // gitleaks:allow
+            "REACT_APP_PASS   =  \"s3cr3ts", // gitleaks:allow
         ])
         .negative(&["REACT_APP_PASSWORD=$PW", "REACT_APP_USER=alice12"]),
-    rule("dotnet-network-credential", "Password in a .NET call", r#"[Nn]etwork[Cc]redential\( ?"[^"\r\n<>{}]{3,64}", ?"[^"\r\n<>{}]{6,64}""#, "Microsoft Learn, NetworkCredential")
+    rule("dotnet-network-credential", "Password in a .NET call", r#"[Nn]etwork[Cc]redential {0,4}\( {0,4}"[^"\r\n<>{}]{3,64}" {0,4}, {0,4}"[^"\r\n<>{}]{6,64}""#, "Microsoft Learn, NetworkCredential")
         .positive(&[
             "NetworkCredential(\"alice\", \"hunter2\"", // gitleaks:allow
         ])
         .negative(&["NetworkCredential(user, password)", "NetworkCredential(\"alice\", \"\""]),
-    rule("dotnet-directory-entry", "Password in a .NET call", r#"DirectoryEntry\( ?"[^"\r\n<>{}]{3,128}", ?"[^"\r\n<>{}]{3,64}", ?"[^"\r\n<>{}]{5,64}""#, "Microsoft Learn, DirectoryEntry")
+    rule("dotnet-directory-entry", "Password in a .NET call", r#"DirectoryEntry {0,4}\( {0,4}"[^"\r\n<>{}]{3,128}" {0,4}, {0,4}"[^"\r\n<>{}]{3,64}" {0,4}, {0,4}"[^"\r\n<>{}]{5,64}""#, "Microsoft Learn, DirectoryEntry")
         .positive(&[
             "DirectoryEntry(\"LDAP://dc.example.org\", \"alice\", \"hunter2\"", // gitleaks:allow
         ])

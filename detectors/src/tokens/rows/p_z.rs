@@ -43,25 +43,18 @@ pub(super) const ROWS: &[TokenRule] = &[
             "pti_ab3ab3ab3ab3ab3ab3ab3ab3ab3ab3ab3ab3ab", // gitleaks:allow
         ])
         .negative(&["pti_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "qti_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
-    rule("particle-access-token", "Particle access token", r#"https://api\.particle\.io/v1/[A-Za-z0-9_/ "?&=:\\-]{0,200}(?:access_token=|Authorization: Bearer )[A-Za-z0-9]{40,}"#, "Particle Device Cloud API reference, Authentication")
+    rule("particle-access-token", "Particle access token", r#"https://api\.particle\.io/v1/[A-Za-z0-9_/ "?&=:\\-]{0,200}(?:access_token=|Authorization: {1,4}Bearer {1,4})[A-Za-z0-9]{40,}"#, "Particle Device Cloud API reference, Authentication")
         .positive(&[
             "https://api.particle.io/v1/devices?access_token=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
             "https://api.particle.io/v1/devices -H \"Authorization: Bearer 0123456789012345678901234567890123456789", // gitleaks:allow
         ])
         .negative(&["https://api.particle.io/v1/devices?access_token=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "https://api.particle.io/v2/devices?access_token=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
-    rule("particle-access-token-first", "Particle access token", r#"(?:access_token=|Authorization: Bearer )[A-Za-z0-9]{40}[ "'\\\r\n\t]{1,8}https://api\.particle\.io/v1"#, "Particle Device Cloud API reference, Authentication")
+    rule("particle-access-token-first", "Particle access token", r#"(?:access_token=|Authorization: {1,4}Bearer {1,4})[A-Za-z0-9]{40}[ "'\\\r\n\t]{1,8}https://api\.particle\.io/v1"#, "Particle Device Cloud API reference, Authentication")
         .positive(&[
             "access_token=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa https://api.particle.io/v1", // gitleaks:allow
             "Authorization: Bearer bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\" \\\n  https://api.particle.io/v1", // gitleaks:allow
         ])
         .negative(&["access_token=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa https://api.particle.io/v1", "access_token=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa https://api.example.io/v1"]),
-    rule("paypal-access-token", "PayPal Braintree access token", r"access_token\$(?:production|sandbox|development)\$[a-z0-9]{12,20}\$[a-f0-9]{32,}", "PayPal Braintree docs, Express Checkout access token")
-        .positive(&[
-            "access_token$production$aaaaaaaaaaaa$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
-            "access_token$development$aaaaaaaaaaaa$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
-            "access_token$production$ab3ab3ab3ab3$ab3ab3ab3ab3ab3ab3ab3ab3ab3ab3ab3ab3ab", // gitleaks:allow
-        ])
-        .negative(&["access_token$production$aaaaaaaaaaaa$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "qccess_token$production$aaaaaaaaaaaa$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
     rule("paypal-oauth-token", "PayPal OAuth access token", r"\bA21AA[A-Za-z0-9_-]{80,}", "PayPal REST API docs, Get an access token")
         .positive(&[
             "A21AAaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
@@ -325,12 +318,12 @@ pub(super) const ROWS: &[TokenRule] = &[
             "rnd_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
         ])
         .negative(&["rnd_aaaaaaaaaaaaaaaaaaaaaaaaa", "qnd_aaaaaaaaaaaaaaaaaaaaaaaaaa"]),
-    rule("render-deploy-hook", "Render deploy hook", r"https://api\.render\.com/deploy/[a-z]{3,4}-[A-Za-z0-9]{8,40}\?key=[A-Za-z0-9_-]{8,}", "Render docs, Deploy hooks")
+    rule("render-deploy-hook", "Render deploy hook", r"api\.render\.com/deploy/[a-z]{3,4}-[A-Za-z0-9]{8,40}\?key=[A-Za-z0-9_-]{8,}", "Render docs, Deploy hooks")
         .positive(&[
-            "https://api.render.com/deploy/aaa-aaaaaaaa?key=aaaaaaaa", // gitleaks:allow
-            "https://api.render.com/deploy/abb-aB3aB3aB?key=aB3aB3aB3aB3aB", // gitleaks:allow
+            "api.render.com/deploy/aaa-aaaaaaaa?key=aaaaaaaa", // gitleaks:allow
+            "api.render.com/deploy/abb-aB3aB3aB?key=aB3aB3aB3aB3aB", // gitleaks:allow
         ])
-        .negative(&["https://api.render.com/deploy/aaa-aaaaaaaa?key=aaaaaaa", "qttps://api.render.com/deploy/aaa-aaaaaaaa?key=aaaaaaaa"]),
+        .negative(&["api.render.com/deploy/aaa-aaaaaaaa?key=aaaaaaa", "api.qender.com/deploy/aaa-aaaaaaaa?key=aaaaaaaa"]),
     rule("replicate-api-token", "Replicate API token", r"\br8_[A-Za-z0-9]{37,}", "Replicate docs, API tokens")
         .positive(&[
             "r8_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
@@ -344,6 +337,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["rqsty-sk-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "qqsty-sk-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
     rule("resend-api-key", "Resend API key", r"\bre_[A-Za-z0-9]{8}_[A-Za-z0-9]{20,}", "Resend docs, API keys")
+        .unless(check::is_a_name)
         .positive(&[
             "re_aaaaaaaa_aaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
             "re_aB3aB3aB_aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
@@ -492,13 +486,19 @@ pub(super) const ROWS: &[TokenRule] = &[
             "sgp_aB3aB3aB3aB3aB3a_local_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
         .negative(&["sgp_aaaaaaaaaaaaaaaa_local_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "qgp_aaaaaaaaaaaaaaaa_local_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
+    rule("segment-api-token", "Segment API token", r"\bsgp_[A-Za-z0-9]{64}\b", "Segment docs, Public API tokens")
+        .positive(&[
+            "sgp_xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7xY7x", // gitleaks:allow
+            "sgp_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", // gitleaks:allow
+        ])
+        .negative(&["sgp_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", "qgp_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz"]),
     rule("sendgrid-api-key", "SendGrid API key", r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43,}", "Twilio SendGrid docs, API keys: 22 and 43 characters")
         .positive(&[
             "SG.AAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "SG.bbbbbbbbbb_bbbbbbbbbb-.ccccccccccccccccccccccccccccccccccccccccccc", // gitleaks:allow
             "SG.0000000000000000000000.11111111111111111111-1111111111111111111111", // gitleaks:allow
         ])
-        .negative(&["SG.short.tooshort", "SG.AAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "SG.AAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "SG AAAAAAAAAAAAAAAAAAAAAA AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
+        .negative(&["SG.short.tooshort", "SG.AAAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "SG.AAAAAAAAAAAAAAAAAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "SG AAAAAAAAAAAAAAAAAAAAAA AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
     rule("sentry-org-token", "Sentry organization token", r"sntrys_[A-Za-z0-9+/=_-]{60,}", "Sentry docs, Auth tokens")
         .positive(&[
             "sntrys_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
@@ -511,12 +511,6 @@ pub(super) const ROWS: &[TokenRule] = &[
             "sntrya_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
         ])
         .negative(&["sntrya_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "qntrya_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
-    rule("sentry-dsn", "Sentry DSN", r"https?://[a-f0-9]{32}(?::[a-f0-9]{32})?@[A-Za-z0-9.-]{4,120}/[0-9]{1,}", "Sentry docs, DSN")
-        .positive(&[
-            "https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@o0.ingest.sentry.io/0", // gitleaks:allow
-            "https://0123456789abcdef0123456789abcdef:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb@sentry.example.org/42", // gitleaks:allow
-        ])
-        .negative(&["https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@o0.ingest.sentry.io/0", "https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@o0.ingest.sentry.io/"]),
     rule("settlemint-token", "SettleMint access token", r"\bsm_(?:aat|pat|sat)_[A-Za-z0-9]{16,}", "SettleMint docs, Access tokens")
         .positive(&[
             "sm_aat_aaaaaaaaaaaaaaaa", // gitleaks:allow
@@ -543,13 +537,6 @@ pub(super) const ROWS: &[TokenRule] = &[
             "prtapi_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
         ])
         .negative(&["prtapi_aaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "qrtapi_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
-    rule("sidekiq-bundle-secret", "Sidekiq bundle credential", r#"BUNDLE_(?:ENTERPRISE|GEMS)__CONTRIBSYS__COM["' \t:=]{1,10}[A-Fa-f0-9]{8}:[A-Fa-f0-9]{8}"#, "Sidekiq wiki, Commercial installation")
-        .positive(&[
-            "BUNDLE_ENTERPRISE__CONTRIBSYS__COM\taaaaaaaa:aaaaaaaa", // gitleaks:allow
-            "BUNDLE_GEMS__CONTRIBSYS__COM\taaaaaaaa:aaaaaaaa", // gitleaks:allow
-            "BUNDLE_ENTERPRISE__CONTRIBSYS__COM\taB3aB3aB:aB3aB3aB", // gitleaks:allow
-        ])
-        .negative(&["BUNDLE_ENTERPRISE__CONTRIBSYS__COM\taaaaaaaa:aaaaaaa", "qUNDLE_ENTERPRISE__CONTRIBSYS__COM\taaaaaaaa:aaaaaaaa"]),
     rule("signalwire-token", "SignalWire project token", r"\bPT[a-f0-9]{48}\b", "SignalWire docs, API credentials")
         .positive(&[
             "PTaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
@@ -576,33 +563,33 @@ pub(super) const ROWS: &[TokenRule] = &[
             "xwfp-aB3aB3aB3aB3aB3aB3aBaB3aB3", // gitleaks:allow
         ])
         .negative(&["xwfp-aaaaaaaaaaaaaaaaaaa", "qwfp-aaaaaaaaaaaaaaaaaaaa"]),
-    rule("slack-webhook", "Slack incoming webhook", r"(?:https?://)?hooks\.slack(?:-gov)?\.com/services/T[A-Za-z0-9_-]{4,16}/B[A-Za-z0-9_-]{4,16}/[Xx]{0,48}[A-WYZa-wyz0-9_-][A-Za-z0-9_-]{7,}", "Slack API docs, Incoming webhooks")
+    rule("slack-webhook", "Slack incoming webhook", r"hooks\.slack(?:-gov)?\.com/services/T[A-Za-z0-9_-]{4,16}/B[A-Za-z0-9_-]{4,16}/[Xx]{0,48}[A-WYZa-wyz0-9_-][A-Za-z0-9_-]{7,}", "Slack API docs, Incoming webhooks")
         .positive(&[
-            "https://hooks.slack.com/services/T00000000/B00000000/aaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
+            "hooks.slack.com/services/T00000000/B00000000/aaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
             "hooks.slack.com/services/TAAAAAAAAAA/BAAAAAAAAAA/AbC3AbC3AbC3AbC3AbC3AbC3", // gitleaks:allow
         ])
-        .negative(&["https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX", "https://hooks.slack.com/services/your/webhook/url"]),
-    rule("slack-webhook-loose", "Slack webhook", r"(?:https?://)?hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/[A-WYZa-wyz0-9+-][A-Za-z0-9+-]{20}[A-Za-z0-9+/_-]{0,}", "Slack API docs, Incoming webhooks; without the slashes, as samples are written")
+        .negative(&["hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX", "hooks.slack.com/services/your/webhook/url"]),
+    rule("slack-webhook-loose", "Slack webhook", r"hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/[A-WYZa-wyz0-9+-][A-Za-z0-9+-]{20}[A-Za-z0-9+/_-]{0,}", "Slack API docs, Incoming webhooks; without the slashes, as samples are written")
         .positive(&[
-            "http://hooks.slack-gov.com/services/aaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
+            "hooks.slack-gov.com/services/aaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
             "hooks.slack.com/triggers/aaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
-            "http://hooks.slack-gov.com/services/aaB3aB3aB3aB3aB3aB3aBaB3aB3", // gitleaks:allow
+            "hooks.slack-gov.com/services/aaB3aB3aB3aB3aB3aB3aBaB3aB3", // gitleaks:allow
         ])
-        .negative(&["http://hooks.slack-gov.com/services/aaaaaaaaaaaaaaaaaaaa", "http://qooks.slack-gov.com/services/aaaaaaaaaaaaaaaaaaaaa"]),
-    rule("slack-workflow-webhook", "Slack workflow webhook", r"(?:https?://)?hooks\.slack(?:-gov)?\.com/workflows/[TEW][A-Za-z0-9]{4,16}/[A-Za-z0-9]{4,16}/[0-9]{4,24}/[Xx]{0,48}[A-WYZa-wyz0-9_-][A-Za-z0-9_-]{7,}", "Slack help, Workflow webhooks")
+        .negative(&["hooks.slack-gov.com/services/aaaaaaaaaaaaaaaaaaaa", "qooks.slack-gov.com/services/aaaaaaaaaaaaaaaaaaaaa"]),
+    rule("slack-workflow-webhook", "Slack workflow webhook", r"hooks\.slack(?:-gov)?\.com/workflows/[TEW][A-Za-z0-9]{4,16}/[A-Za-z0-9]{4,16}/[0-9]{4,24}/[Xx]{0,48}[A-WYZa-wyz0-9_-][A-Za-z0-9_-]{7,}", "Slack help, Workflow webhooks")
         .positive(&[
-            "http://hooks.slack-gov.com/workflows/Eaaaa/aaaa/0000/aaaaaaaa", // gitleaks:allow
+            "hooks.slack-gov.com/workflows/Eaaaa/aaaa/0000/aaaaaaaa", // gitleaks:allow
             "hooks.slack.com/workflows/Eaaaa/aaaa/0000/aaaaaaaa", // gitleaks:allow
-            "http://hooks.slack-gov.com/workflows/EaB3a/aB3a/1131/aaB3aB3aB3aB3a", // gitleaks:allow
+            "hooks.slack-gov.com/workflows/EaB3a/aB3a/1131/aaB3aB3aB3aB3a", // gitleaks:allow
         ])
-        .negative(&["http://hooks.slack-gov.com/workflows/Eaaaa/aaaa/0000/aaaaaaa", "http://qooks.slack-gov.com/workflows/Eaaaa/aaaa/0000/aaaaaaaa"]),
-    rule("slack-trigger-url", "Slack trigger URL", r"(?:https?://)?hooks\.slack(?:-gov)?\.com/triggers/[TEW][A-Za-z0-9]{4,16}/[0-9]{8,20}(?:/[A-Fa-f0-9]{16,})?", "Slack help, Workflow triggers")
+        .negative(&["hooks.slack-gov.com/workflows/Eaaaa/aaaa/0000/aaaaaaa", "qooks.slack-gov.com/workflows/Eaaaa/aaaa/0000/aaaaaaaa"]),
+    rule("slack-trigger-url", "Slack trigger URL", r"hooks\.slack(?:-gov)?\.com/triggers/[TEW][A-Za-z0-9]{4,16}/[0-9]{8,20}(?:/[A-Fa-f0-9]{16,})?", "Slack help, Workflow triggers")
         .positive(&[
-            "http://hooks.slack-gov.com/triggers/Eaaaa/00000000/aaaaaaaaaaaaaaaa", // gitleaks:allow
+            "hooks.slack-gov.com/triggers/Eaaaa/00000000/aaaaaaaaaaaaaaaa", // gitleaks:allow
             "hooks.slack.com/triggers/Eaaaa/00000000", // gitleaks:allow
-            "http://hooks.slack-gov.com/triggers/EaB3a/11311311/aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
+            "hooks.slack-gov.com/triggers/EaB3a/11311311/aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
-        .negative(&["http://hooks.slack-gov.com/triggers/Eaaaa/00", "http://qooks.slack-gov.com/triggers/Eaaaa/00000000/aaaaaaaaaaaaaaaa"]),
+        .negative(&["hooks.slack-gov.com/triggers/Eaaaa/00", "qooks.slack-gov.com/triggers/Eaaaa/00000000/aaaaaaaaaaaaaaaa"]),
     rule("snyk-token", "Snyk token", r"snyk_[a-z]{3}\.[A-Za-z0-9]{8}\.[A-Za-z0-9_-]{16,1000}(?:\.[A-Za-z0-9_-]{4,})?", "Snyk docs, Personal and service account tokens")
         .positive(&[
             "snyk_aaa.aaaaaaaa.aaaaaaaaaaaaaaaa.aaaa", // gitleaks:allow
@@ -672,6 +659,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["stl_sk_aaaaaaaaaaaaaaaaaaaaaaa", "qtl_sk_aaaaaaaaaaaaaaaaaaaaaaaa"]),
     rule("statsig-key", "Statsig key", r"\b(?:secret|client|console)-[A-Za-z0-9]{40,}", "Statsig docs, API keys")
+        .unless(check::is_a_name)
         .positive(&[
             "secret-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
             "console-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
@@ -684,7 +672,8 @@ pub(super) const ROWS: &[TokenRule] = &[
             "aB3aB3aB3aB3aB3aB3aB3att-1131-aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
         ])
         .negative(&["aaaaaaaaaaaaaaaaaaaaaatt-0000-aaaaaaaaaaaaaaaaa", "#aaaaaaaaaaaaaaaaaaaaatt-0000-aaaaaaaaaaaaaaaaaa"]),
-    rule("stripe-secret-key", "Stripe secret key", r"[rs]k_(?:live|test)_[A-Za-z0-9]{20,}", "Stripe docs, API keys")
+    rule("stripe-secret-key", "Stripe secret key", r"[rs]k_(?:live|test)_[A-Za-z0-9]{16,}", "Stripe docs, API keys")
+        .unless(check::is_a_name)
         .positive(&[
             "sk_live_AAAAAAAAAAAAAAAAAAAAAAAA", // gitleaks:allow
             "sk_test_bbbbbbbbbbbbbbbbbbbbbbbb", // gitleaks:allow
@@ -758,7 +747,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "sb_secret_aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
         .negative(&["sb_secret_aaaaaaaaaaaaaaaaaaaaa", "qb_secret_aaaaaaaaaaaaaaaaaaaaaa"]),
-    rule("tableau-personal-access-token", "Tableau personal access token", r"[A-Za-z0-9+/]{22}==:[A-Za-z0-9]{32}", "Tableau help, Personal access tokens")
+    rule("tableau-personal-access-token", "Tableau personal access token", r"[A-Za-z0-9+/]{22}==:[A-Za-z0-9]{32}\b", "Tableau help, Personal access tokens")
         .positive(&[
             "aaaaaaaaaaaaaaaaaaaaaa==:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
             "aB3aB3aB3aB3aB3aB3aB3a==:aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB", // gitleaks:allow
@@ -1064,6 +1053,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["VF.AA.aaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaa", "qF.AA.aaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaa"]),
     rule("voyage-api-key", "Voyage AI API key", r"\bpa-[A-Za-z0-9][A-Za-z0-9_-]{42}\b", "Voyage AI docs, API keys")
+        .unless(check::is_a_name)
         .positive(&[
             "pa-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
             "pa-aaB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
