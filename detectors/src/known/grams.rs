@@ -174,7 +174,7 @@ impl GramIndex {
             .sum();
         let slot_bits = (grams * 3 / 2).next_power_of_two().trailing_zeros().max(8);
         // Words of 64 bits: about a tenth of all bits are set.
-        let filter_bits = slot_bits + 3 - 6;
+        let filter_bits = slot_bits + 4 - 6;
         let mut index = Self {
             variants: Vec::new(),
             filter: vec![0; 1 << filter_bits],
