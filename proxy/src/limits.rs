@@ -40,6 +40,8 @@ pub const H2_IDLE_FRAMES_PER_SECOND: usize = 64;
 /// Requests of one connection that are still worked on, those counted whose streams the agent has reset.
 pub const H2_TASKS: usize = 512;
 
+/// What a compressed WebSocket message may inflate to in any case; above it, [`DECODE_RATIO`] counts.
+pub const INFLATED_BYTES: u64 = 1024 * 1024;
 /// Fragments of one WebSocket message that may hold nothing.
 pub const EMPTY_FRAGMENTS: usize = 64;
 /// For the other side of a WebSocket to answer a close.

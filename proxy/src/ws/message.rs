@@ -219,7 +219,7 @@ impl Decoder {
             let most = message
                 .received
                 .saturating_mul(limits::DECODE_RATIO)
-                .saturating_add(limits::READ_BYTES as u64);
+                .saturating_add(limits::INFLATED_BYTES);
             if self.bounded && message.inflated > most {
                 return Err(Violation::Inflated);
             }

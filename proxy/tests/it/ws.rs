@@ -272,7 +272,8 @@ async fn the_agent_gets_its_101_only_after_a_valid_one() {
             assert_eq!(answer.body, b"no", "{what}");
         }
         // What was pipelined behind the question is not tunnelled.
-        wire.send(&client_frame(TEXT, b"hello")).await;
+        wire.send(&client_frame(TEXT, b"hello\r\n\r\n")).await;
+        wire.send(b"\r\n\r\n").await;
         let rest = wire.rest().await;
         assert!(!rest.starts_with(b"\x81"), "{what}");
         assert!(ws.origin.raw().is_empty(), "{what}");
@@ -497,11 +498,11 @@ async fn a_credential_over_several_messages_does_not_arrive_whole() {
                 let arrived = ws.origin.data();
                 assert!(arrived.len() < secret.len(), "{rule} in pieces of {size}");
                 if rule == "known-secret" {
-                    assert!(
-                        arrived.len() < 16,
-                        "{} characters in pieces of {size}",
-                        arrived.len()
-                    );
+                    let told = arrived
+                        .iter()
+                        .filter(|byte| byte.is_ascii_alphanumeric())
+                        .count();
+                    assert!(told < 15, "{told} letters in pieces of {size}");
                 }
                 ws.origin.clear();
                 cases += 1;

@@ -24,7 +24,7 @@ fn egress() -> Value {
 const SERVER: &str = r#"
 import asyncio, json, ssl, sys
 from websockets.asyncio.server import serve
-cert, key, deflate = sys.argv[1:]
+cert, key, deflate, chat = sys.argv[1:]
 got = []
 async def echo(ws):
     try:
@@ -36,7 +36,8 @@ async def echo(ws):
 async def main():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert, key)
-    options = dict(ssl=context, max_size=2**25, ping_interval=None, subprotocols=["chat"])
+    options = dict(ssl=context, max_size=2**25, ping_interval=None)
+    if chat: options["subprotocols"] = [chat]
     if deflate == "plain": options["compression"] = None
     async with serve(echo, "127.0.0.1", 0, **options) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
@@ -54,14 +55,14 @@ struct PythonServer {
 }
 
 impl PythonServer {
-    async fn start(python: &std::path::Path, deflate: bool) -> Self {
+    async fn start(python: &std::path::Path, deflate: bool, protocol: &str) -> Self {
         let pki = Pki::new();
         let dir = tempfile::tempdir().unwrap();
         let (cert, key) = pki.write_server(dir.path(), &[NAME]);
         let mut child = Command::new(python)
             .args(["-c", SERVER])
             .args([&cert, &key])
-            .arg(if deflate { "deflate" } else { "plain" })
+            .args([if deflate { "deflate" } else { "plain" }, protocol])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -115,7 +116,7 @@ async def main():
         out["extensions"] = [e.name for e in ws.protocol.extensions]
         random.seed(1)
         for size in (0, 1, 125, 126, 65535, 65536, 300000, 3000000):
-            text = ("line %d says nothing\n" % size * (size // 10 + 1))[:size]
+            text = "".join("line %d says nothing\n" % n for n in range(size // 20 + 1))[:size]
             await ws.send(text)
             assert await ws.recv() == text, size
             data = text.encode()
@@ -144,7 +145,7 @@ async fn python_websockets_on_both_ends() {
         return;
     };
     for (deflate, name) in [(true, "deflate"), (false, "plain")] {
-        let server = PythonServer::start(&python, deflate).await;
+        let server = PythonServer::start(&python, deflate, "chat").await;
         let mut client = Command::new(&python);
         client
             .args(["-c", CLIENT, &server.url(), &server.sidecar.proxy_url()])
@@ -362,6 +363,8 @@ fn left_out() -> Vec<&'static str> {
     }
 }
 
+/// `autobahn.json` lists what is not simply OK. That a client fails 7.1.5 is `websockets`' own way with a close inside of
+/// a message; it does so without the sidecar too.
 fn compare(side: &str, printed: &[u8]) {
     let results: std::collections::BTreeMap<String, String> = serde_json::from_slice(printed)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(printed)));
@@ -377,7 +380,12 @@ fn compare(side: &str, printed: &[u8]) {
     assert!(results.len() >= 247, "{} cases ran", results.len());
     for (case, result) in &results {
         let expected = expected.get(case).map_or(ok, |own| own.as_str().unwrap());
-        assert_eq!(result, expected, "{side} {case}");
+        // Strict or not is, in these cases, whether an echo overtakes the close.
+        let better = result == ok && expected.starts_with("NON-STRICT");
+        assert!(
+            better || result == expected,
+            "{side} {case}: {result}, not {expected}"
+        );
     }
 }
 
@@ -388,7 +396,7 @@ async fn autobahn_against_a_server_behind_the_sidecar() {
         assert!(!require("python with kosoku", false));
         return;
     };
-    let server = PythonServer::start(&python, true).await;
+    let server = PythonServer::start(&python, true, "").await;
     let PythonServer {
         child,
         out,
