@@ -40,6 +40,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .max_concurrent_reset_streams(limits::H2_RESETS)
         .max_local_error_reset_streams(Some(limits::H2_RESETS))
         .max_send_buffer_size(256 * 1024)
+        .enable_connect_protocol()
         .handshake::<_, Bytes>(stream);
     let Ok(Ok(mut connection)) = timeout(limits::HANDSHAKE, handshake).await else {
         return;
@@ -93,6 +94,14 @@ async fn flood(sidecar: &Arc<Sidecar>, pool: &Pool) {
     sidecar.record_refusal(&entry, &refusal).await;
 }
 
+async fn refuse(sidecar: &Arc<Sidecar>, pool: &Pool, reply: &mut StreamReply, cause: Cause) {
+    let entry = Entry::new(sidecar, &sidecar.ruling(), pool.scheme, &pool.authority);
+    let refusal = Refusal::from(cause);
+    sidecar.record_refusal(&entry, &refusal).await;
+    let body = refusal.body(&entry.event, &entry.host, sidecar.fixed.explain.as_deref());
+    let _gone = reply.refuse(&refusal, body, false).await;
+}
+
 async fn one(
     sidecar: &Arc<Sidecar>,
     pool: &Pool,
@@ -118,12 +127,7 @@ async fn one(
         .and_then(|()| plain_target(target))
         .and_then(|()| few_fields(&headers));
     if let Err(cause) = judged {
-        let entry = Entry::new(sidecar, &sidecar.ruling(), pool.scheme, &pool.authority);
-        let refusal = Refusal::from(cause);
-        sidecar.record_refusal(&entry, &refusal).await;
-        let body = refusal.body(&entry.event, &entry.host, sidecar.fixed.explain.as_deref());
-        let _gone = reply.refuse(&refusal, body, false).await;
-        return;
+        return refuse(sidecar, pool, &mut reply, cause).await;
     }
     let host = Bytes::copy_from_slice(authority.unwrap_or_default().as_bytes());
     headers.remove("host");
@@ -137,6 +141,13 @@ async fn one(
         takes_trailers: true,
         headers,
     };
+    if let Some(protocol) = parts.extensions.get::<h2::ext::Protocol>() {
+        if protocol.as_str() != "websocket" {
+            return refuse(sidecar, pool, &mut reply, Cause::Upgrade).await;
+        }
+        exchange::websocket_over_h2(sidecar, pool, &host, head, recv, &mut reply).await;
+        return;
+    }
     let size = if recv.is_end_stream() {
         Size::Empty
     } else {
@@ -293,6 +304,12 @@ impl StreamReply {
         self.flush()?;
         let stream = self.stream.as_mut().ok_or(Gone)?;
         h2side::send(stream, data, end).await.map_err(|_| Gone)
+    }
+}
+
+impl exchange::H2Reply for StreamReply {
+    fn take_stream(&mut self) -> Option<h2::SendStream<Bytes>> {
+        self.stream.take()
     }
 }
 

@@ -18,6 +18,7 @@ mod credential;
 mod exchange;
 mod h1;
 mod h2agent;
+mod h2duplex;
 mod h2meter;
 mod h2side;
 pub mod host;

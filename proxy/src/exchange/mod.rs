@@ -34,7 +34,7 @@ pub use grpc::is_grpc;
 pub use message::Message;
 use relay::{Relayed, relay};
 pub use stream::Window;
-pub use websocket::run as websocket;
+pub use websocket::{H2Reply, run as websocket, run_over_h2 as websocket_over_h2};
 
 /// The agent's request body.
 pub trait RequestBody: Send {

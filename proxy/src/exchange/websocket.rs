@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
 
 use super::{After, Exchange, Gone, Reply, cause, relay};
@@ -11,7 +11,8 @@ use crate::credential;
 use crate::h1::agent::Writer;
 use crate::h1::body::Reader;
 use crate::h1::parse::{Framing, Request};
-use crate::message::RequestHead;
+use crate::h2duplex::{Receiving, Sending};
+use crate::message::{RequestHead, Size};
 use crate::policy::Route;
 use crate::sidecar::Sidecar;
 use crate::upstream::lane::{H1, Lane, SendFailure};
@@ -47,8 +48,9 @@ pub async fn run<S: AsyncRead + AsyncWrite + Send + Unpin>(
                 .into(),
         )
     };
-    let outcome = match body {
-        Ok(()) => exchange.switched(host, head, writer).await,
+    let asked = body.and_then(|()| Asked::parse(&head).map_err(malformed));
+    let outcome = match asked {
+        Ok(asked) => exchange.switched(&asked, host, head, writer).await,
         Err(refusal) => Err(refusal),
     };
     match outcome {
@@ -64,6 +66,45 @@ pub async fn run<S: AsyncRead + AsyncWrite + Send + Unpin>(
     }
 }
 
+/// The same for an extended CONNECT (RFC 8441). The origin is asked over HTTP/1.1.
+pub async fn run_over_h2<P: H2Reply>(
+    sidecar: &Arc<Sidecar>,
+    pool: &Pool,
+    host: &[u8],
+    mut head: RequestHead,
+    recv: h2::RecvStream,
+    reply: &mut P,
+) -> After {
+    let ruling = sidecar.ruling();
+    // What a WebSocket is to HTTP/1.1 and to every rule.
+    head.method = http::Method::GET;
+    let mut exchange = Exchange::new(sidecar, &ruling, pool);
+    exchange.switching = true;
+    exchange.entry.request(&ruling, host, &head);
+    let outcome = match Asked::over_h2(&head).map_err(malformed) {
+        Ok(asked) => exchange.switched(&asked, host, head, reply).await,
+        Err(refusal) => Err(refusal),
+    };
+    match outcome {
+        Ok(Switched::No(after)) => after,
+        Ok(Switched::Yes(open)) => {
+            let Some(stream) = reply.take_stream() else {
+                return After::Broken;
+            };
+            let (mut reader, mut writer) = (Receiving::new(recv), Sending::new(stream));
+            let agent = session::Side::new(&mut reader, BytesMut::new(), &mut writer);
+            session::run(exchange, open, agent).await;
+            After::Unread
+        }
+        Err(refusal) => exchange.refuse(&refusal, reply).await,
+    }
+}
+
+/// A reply whose stream another protocol can take over, once its head was sent.
+pub trait H2Reply: Reply {
+    fn take_stream(&mut self) -> Option<h2::SendStream<Bytes>>;
+}
+
 enum Switched<'a> {
     Yes(session::Open<'a>),
     /// The origin answered as to any request.
@@ -73,15 +114,15 @@ enum Switched<'a> {
 impl<'a> Exchange<'a> {
     async fn switched<R: Reply>(
         &mut self,
+        asked: &Asked,
         host: &[u8],
         head: RequestHead,
         reply: &mut R,
     ) -> Result<Switched<'a>, Refusal> {
-        let asked = Asked::parse(&head).map_err(malformed)?;
         let (route, mut head, redacted) = self.judged_head(host, head)?;
         head.headers.strip_hop_by_hop();
         credential::replace(&mut head.headers, self.ruling.credentials.get(&route.index));
-        let asking = Asking::write(&asked, &mut head).map_err(malformed)?;
+        let asking = Asking::write(asked, &mut head).map_err(malformed)?;
         self.record_let_through(&redacted).await?;
         self.entry.recorded();
 
@@ -103,18 +144,24 @@ impl<'a> Exchange<'a> {
                 Err(failure) => return Err(cause(failure).into()),
             };
             if response.head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+                // To an extended CONNECT it would mean yes.
+                if asked.is_over_h2() && response.head.status.is_success() {
+                    let why = "it answered as if no WebSocket had been asked for";
+                    return Err(Cause::UpstreamProtocol(why.into()).into());
+                }
                 let relayed = relay(response, reply).await;
                 return Ok(Switched::No(self.finish(lane, relayed)));
             }
             let answered = response.head;
             drop(response.body);
             let (deflate, told) = asking
-                .answered(&asked, answered)
+                .answered(asked, answered)
                 .map_err(|why| Cause::UpstreamProtocol(why.into()))?;
             let Lane::H1(connection) = lane else {
                 return Err(Cause::Internal.into());
             };
-            if reply.head(told, None).await == Err(Gone) {
+            let size = asked.is_over_h2().then_some(Size::Unknown);
+            if reply.head(told, size).await == Err(Gone) {
                 return Ok(Switched::No(After::Broken));
             }
             return Ok(Switched::Yes(open(route, deflate, *connection)));

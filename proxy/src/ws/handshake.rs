@@ -32,7 +32,8 @@ pub fn is_asked(headers: &Headers) -> bool {
 /// The agent's side of the handshake.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    key: Bytes,
+    /// `None` in HTTP/2, where nothing needs proving.
+    key: Option<Bytes>,
     offers: Vec<Parameters>,
 }
 
@@ -68,9 +69,25 @@ impl Asked {
             return Err("the Sec-WebSocket-Key is not sixteen bytes in base64");
         }
         Ok(Self {
-            key: key.clone(),
+            key: Some(key.clone()),
             offers: deflate::offers(headers)?,
         })
+    }
+
+    /// An extended CONNECT with `:protocol` `websocket` (RFC 8441 §5).
+    pub fn over_h2(head: &RequestHead) -> Result<Self, &'static str> {
+        let missing = "a WebSocket needs one Sec-WebSocket-Version";
+        if one(&head.headers, "sec-websocket-version", missing)? != "13" {
+            return Err("the WebSocket's version is not 13");
+        }
+        Ok(Self {
+            key: None,
+            offers: deflate::offers(&head.headers)?,
+        })
+    }
+
+    pub fn is_over_h2(&self) -> bool {
+        self.key.is_none()
     }
 }
 
@@ -132,7 +149,7 @@ impl Asking {
         })
     }
 
-    /// Judges a 101. What it agreed on, and the 101 for the agent.
+    /// Judges a 101. What it agreed on, and the answer for the agent.
     pub fn answered(
         &self,
         asked: &Asked,
@@ -160,16 +177,21 @@ impl Asking {
         head.headers.remove("x-bottle-verdict");
         head.headers.remove("alt-svc");
         let mut push = |name: &'static str, value: Bytes| head.headers.push(name, value);
-        push("Connection", Bytes::from_static(b"Upgrade"));
-        push("Upgrade", Bytes::from_static(b"websocket"));
-        push("Sec-WebSocket-Accept", accept(&asked.key).into());
+        if let Some(key) = &asked.key {
+            push("Connection", Bytes::from_static(b"Upgrade"));
+            push("Upgrade", Bytes::from_static(b"websocket"));
+            push("Sec-WebSocket-Accept", accept(key).into());
+        }
         if let Some(protocol) = protocol {
             push("Sec-WebSocket-Protocol", protocol);
         }
         if let Some(parameters) = deflate {
             push("Sec-WebSocket-Extensions", parameters.to_header().into());
         }
-        head.status = StatusCode::SWITCHING_PROTOCOLS;
+        head.status = match &asked.key {
+            Some(_) => StatusCode::SWITCHING_PROTOCOLS,
+            None => StatusCode::OK,
+        };
         Ok((deflate, head))
     }
 }

@@ -145,6 +145,7 @@ async fn finish<R, W, OR, OW>(
     OR: AsyncRead + Send + Unpin,
     OW: AsyncWrite + Send + Unpin,
 {
+    let orderly = matches!((&up, &down), (End::Closed, End::Closed));
     let close = match (up, down) {
         (End::Refused(refusal), _) => {
             outbound.exchange.record(&refusal).await;
@@ -176,9 +177,19 @@ async fn finish<R, W, OR, OW>(
         let (_gone, _also) =
             tokio::join!(outbound.out.close(&payload), inbound.out.close(&payload));
     }
-    let (_gone, _also) = tokio::join!(outbound.out.shut(), inbound.out.shut());
     // A connection that is closed over unread bytes is reset, and the reset may overtake the close.
-    outbound.input.drain().await;
+    let agent = async {
+        inbound.out.shut().await;
+        outbound.input.drain().await;
+    };
+    // After two closes it is the server's to end the connection (RFC 6455 §7.1.1).
+    let origin = async {
+        if orderly {
+            inbound.input.drain().await;
+        }
+        outbound.out.shut().await;
+    };
+    tokio::join!(agent, origin);
 }
 
 fn refusal_code(refusal: &Refusal) -> u16 {

@@ -117,7 +117,7 @@ elif what == "streams":
 elif what == "window overflow":
     flood([f.WindowUpdateFrame(0, window_increment=2**31 - 1).serialize()] * 2, 2)
 elif what == "extended connect":
-    flood([head(1, method="CONNECT", end=False, protocol="websocket")], 2)
+    flood([head(1, method="CONNECT", end=False, protocol="websocket", more=[("sec-websocket-version", "13")])], 2)
 elif what == "good":
     for n in range(1, 41, 2):
         tls.sendall(head(n, "/status/204") + f.PingFrame(0, b"12345678").serialize())

@@ -845,3 +845,138 @@ async fn many_messages_take_no_memory() {
     );
     client.bye().await;
 }
+
+/// A WebSocket in a stream of HTTP/2 (RFC 8441), where the origin gets an ordinary one.
+struct Stream {
+    send: h2::SendStream<bytes::Bytes>,
+    recv: h2::RecvStream,
+    buf: Vec<u8>,
+}
+
+impl Stream {
+    async fn ask(ws: &Ws, fields: &[(&str, &str)]) -> Result<Self, (u16, Value)> {
+        let client = ws.sidecar.h2(&format!("{NAME}:{}", ws.origin.port())).await;
+        let mut sender = client.sender.clone().ready().await.unwrap();
+        // It may ask so only once it was told that it may.
+        crate::harness::until("the setting", || {
+            sender.is_extended_connect_protocol_enabled()
+        })
+        .await;
+        let mut request = client
+            .request("CONNECT", "/chat?room=1")
+            .header("sec-websocket-version", "13");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(()).unwrap();
+        request
+            .extensions_mut()
+            .insert(h2::ext::Protocol::from_static("websocket"));
+        let (response, send) = sender.send_request(request, false).unwrap();
+        let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+        let status = response.status().as_u16();
+        let mut recv = response.into_body();
+        if status == 200 {
+            return Ok(Self {
+                send,
+                recv,
+                buf: Vec::new(),
+            });
+        }
+        let mut body = Vec::new();
+        while let Some(Ok(data)) = recv.data().await {
+            body.extend_from_slice(&data);
+        }
+        Err((status, serde_json::from_slice(&body).unwrap_or_default()))
+    }
+
+    fn say(&mut self, first: u8, payload: &[u8]) {
+        self.send
+            .send_data(client_frame(first, payload).into(), false)
+            .unwrap();
+    }
+
+    async fn hear(&mut self) -> Option<WsFrame> {
+        loop {
+            if let Some(frame) = take(&mut self.buf) {
+                return Some(frame);
+            }
+            let data = timeout(PATIENCE, self.recv.data()).await.unwrap()?.ok()?;
+            self.recv
+                .flow_control()
+                .release_capacity(data.len())
+                .unwrap();
+            self.buf.extend_from_slice(&data);
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_http2_it_is_carried_and_judged_alike() {
+    let ws = Ws::with(WsOptions {
+        echo: true,
+        lines: DEFLATE.into(),
+        ..WsOptions::default()
+    })
+    .await;
+    let offer = [("sec-websocket-extensions", "permessage-deflate")];
+    let mut stream = Stream::ask(&ws, &offer).await.unwrap();
+    stream.say(TEXT, b"hello");
+    assert_eq!(stream.hear().await.unwrap().payload, b"hello");
+    stream.say(BINARY | COMPRESSED, &deflated(b"packed"));
+    assert_eq!(stream.hear().await.unwrap().payload, b"packed");
+    let long = vec![b'.'; 300_000];
+    for chunk in client_frame(BINARY, &long).chunks(10_000) {
+        stream
+            .send
+            .send_data(bytes::Bytes::copy_from_slice(chunk), false)
+            .unwrap();
+    }
+    let mut echoed = 0;
+    while echoed < long.len() {
+        echoed += stream.hear().await.unwrap().payload.len();
+    }
+    let head = ws.origin.heads().remove(0);
+    assert!(head.starts_with("GET /chat?room=1 HTTP/1.1\r\n"), "{head}");
+    ws.origin.clear();
+    stream.say(0x01, b"the key is AKIAIO");
+    stream.say(0x80, b"SFODNN7EXAMPLE");
+    let close = loop {
+        let frame = stream.hear().await.expect("a close");
+        if frame.opcode == 8 {
+            break frame;
+        }
+    };
+    assert_eq!(&close.payload[..2], &1008u16.to_be_bytes());
+    assert!(stream.hear().await.is_none());
+    ws.origin
+        .until("the end", |origin| origin.closed() == 1)
+        .await;
+    assert_eq!(ws.origin.data(), b"");
+
+    let refused = Stream::ask(&ws, &[("x-key", KEY)]).await.err().unwrap();
+    assert_eq!(refused.0, 403);
+    assert!(
+        refused.1["code"]
+            .as_str()
+            .unwrap()
+            .starts_with("credential")
+    );
+    let no = WsOptions {
+        instead: Some(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno".to_vec()),
+        ..WsOptions::default()
+    };
+    // A 200 would be taken for a yes.
+    let refused = Stream::ask(&Ws::with(no).await, &[]).await.err().unwrap();
+    assert_eq!(
+        (refused.0, &refused.1["code"]),
+        (502, &json!("upstream-protocol"))
+    );
+    let closed = Ws::start(WsOptions::default(), Setup::new(&routes(&[route()]))).await;
+    let refused = Stream::ask(&closed, &[]).await.err().unwrap();
+    assert_eq!(
+        (refused.0, &refused.1["code"]),
+        (403, &json!("websocket-not-allowed"))
+    );
+    assert!(closed.origin.heads().is_empty());
+}

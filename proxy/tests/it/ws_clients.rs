@@ -294,7 +294,8 @@ import asyncio, json, sys
 from kosoku import FailureError, run_fuzzingclient
 async def main():
     try:
-        results = await run_fuzzingclient(sys.argv[1], None, sys.argv[2:], 4)
+        only, without = (json.loads(text) or None for text in sys.argv[2:])
+        results = await run_fuzzingclient(sys.argv[1], only, without, 4)
     except FailureError as failure:
         results = failure.results
     print(json.dumps({r.case_id: r.behavior.value + " / " + r.behavior_close.value for r in results}))
@@ -305,9 +306,10 @@ const FUZZ_SERVER: &str = r#"
 import asyncio, json, ssl, sys
 from kosoku import FailureError, run_fuzzingserver
 from websockets.asyncio.client import connect
-proxy, ca, name, cert, key = sys.argv[1:6]
+name, cert, key = sys.argv[1:4]
+only, without = (json.loads(text) or None for text in sys.argv[4:])
 async def main():
-    async with run_fuzzingserver(None, sys.argv[6:], port=0) as server:
+    async with run_fuzzingserver(only, without, port=0) as server:
         accept = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         accept.load_cert_chain(cert, key)
         async def pump(reader, writer):
@@ -324,12 +326,11 @@ async def main():
             await asyncio.gather(pump(reader, w), pump(r, writer), return_exceptions=True)
         tls = await asyncio.start_server(shim, "127.0.0.1", 0, ssl=accept)
         print(tls.sockets[0].getsockname()[1], flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-        proxy_url = sys.stdin.readline().strip() if proxy == "-" else proxy
-        ca_path = sys.stdin.readline().strip()
-        context = ssl.create_default_context(cafile=ca_path)
+        read = lambda: asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        proxy, ca = (await read()).strip(), (await read()).strip()
+        context = ssl.create_default_context(cafile=ca)
         base = "wss://%s:%d" % (name, tls.sockets[0].getsockname()[1])
-        options = dict(ssl=context, proxy=proxy_url, max_size=2**25, ping_interval=None, close_timeout=5)
+        options = dict(ssl=context, proxy=proxy, max_size=2**25, ping_interval=None, close_timeout=5)
         async with connect(base + "/getCaseCount", **options) as ws:
             count = int(await ws.recv())
         async def case(n):
@@ -355,38 +356,55 @@ asyncio.run(main())
 "#;
 
 /// Performance (9) and the many sizes of compression (12, 13) take minutes; they are for a machine at rest.
-fn left_out() -> Vec<&'static str> {
+fn left_out() -> Vec<String> {
     if std::env::var_os("BOT_BOTTLE_AUTOBAHN_ALL").is_some() {
         Vec::new()
     } else {
-        vec!["9.*", "12.*", "13.*"]
+        ["9.*", "12.*", "13.*"].map(str::to_owned).to_vec()
     }
 }
 
-/// `autobahn.json` lists what is not simply OK. That a client fails 7.1.5 is `websockets`' own way with a close inside of
-/// a message; it does so without the sidecar too.
-fn compare(side: &str, printed: &[u8]) {
-    let results: std::collections::BTreeMap<String, String> = serde_json::from_slice(printed)
-        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(printed)));
+type Results = std::collections::BTreeMap<String, String>;
+
+/// The cases whose result is not the one in `autobahn.json`, which lists what is not simply OK. That a client fails 7.1.5
+/// is `websockets`' own way with a close inside of a message; it does so without the sidecar too.
+fn unexpected(side: &str, results: &Results) -> Vec<String> {
     let expected: Value = serde_json::from_str(include_str!("autobahn.json")).unwrap();
     let expected = expected[side].as_object().unwrap();
     let ok = "OK / OK";
-    let other: Vec<_> = results.iter().filter(|(_, result)| *result != ok).collect();
-    println!(
-        "Autobahn, {side}: {} cases, {} OK, others {other:?}",
-        results.len(),
-        results.len() - other.len()
-    );
-    assert!(results.len() >= 247, "{} cases ran", results.len());
-    for (case, result) in &results {
-        let expected = expected.get(case).map_or(ok, |own| own.as_str().unwrap());
+    let wrong = results.iter().filter(|(case, result)| {
+        let expected = expected.get(*case).map_or(ok, |own| own.as_str().unwrap());
         // Strict or not is, in these cases, whether an echo overtakes the close.
-        let better = result == ok && expected.starts_with("NON-STRICT");
-        assert!(
-            better || result == expected,
-            "{side} {case}: {result}, not {expected}"
-        );
+        let better = *result == ok && expected.starts_with("NON-STRICT");
+        !better && *result != expected
+    });
+    wrong.map(|(case, _)| case.clone()).collect()
+}
+
+/// Runs all cases, and again those that came out in another way: the runner's clocks are not made for a busy machine.
+async fn judge(side: &str, round: impl AsyncFn(Vec<String>, Vec<String>) -> Results) {
+    let mut results = round(Vec::new(), left_out()).await;
+    let ok = results
+        .values()
+        .filter(|result| *result == "OK / OK")
+        .count();
+    println!("Autobahn, {side}: {} cases, {ok} OK", results.len());
+    assert!(results.len() >= 247, "{} cases ran", results.len());
+    for _ in 0..2 {
+        let again = unexpected(side, &results);
+        if again.is_empty() {
+            break;
+        }
+        println!("Autobahn, {side}: once more {again:?}");
+        results = round(again, Vec::new()).await;
     }
+    let wrong = unexpected(side, &results);
+    assert!(wrong.is_empty(), "{side}: {wrong:?} of {results:?}");
+}
+
+fn parsed(printed: &[u8]) -> Results {
+    serde_json::from_slice(printed)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(printed)))
 }
 
 /// The sidecar and an echo server behind it, as one server under test.
@@ -398,29 +416,28 @@ async fn autobahn_against_a_server_behind_the_sidecar() {
     };
     let server = PythonServer::start(&python, true, "").await;
     let PythonServer {
-        child,
-        out,
+        child: _child,
+        out: _out,
         sidecar,
         port,
         _dir,
     } = server;
     let shim = Shim::start(sidecar.into(), format!("{NAME}:{port}")).await;
-    let mut fuzz = Command::new(&python);
-    fuzz.args(["-c", FUZZ_CLIENT, &format!("ws://127.0.0.1:{}", shim.port)])
-        .args(left_out())
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = timeout(PATIENCE * 30, fuzz.output())
-        .await
-        .expect("it ends")
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    compare("server", &output.stdout);
-    drop((child, out));
+    judge("server", async |only, without| {
+        let mut fuzz = Command::new(&python);
+        fuzz.args(["-c", FUZZ_CLIENT, &format!("ws://127.0.0.1:{}", shim.port)])
+            .args([json!(only).to_string(), json!(without).to_string()])
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = timeout(PATIENCE * 30, fuzz.output())
+            .await
+            .expect("it ends")
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+        parsed(&output.stdout)
+    })
+    .await;
 }
 
 /// The sidecar and an echo client before it, as one client under test.
@@ -433,35 +450,33 @@ async fn autobahn_against_a_client_before_the_sidecar() {
     let pki = Pki::new();
     let dir = tempfile::tempdir().unwrap();
     let (cert, key) = pki.write_server(dir.path(), &[NAME]);
-    let mut child = Command::new(&python)
-        .args(["-c", FUZZ_SERVER, "-", "-", NAME])
-        .args([&cert, &key])
-        .args(left_out())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    timeout(PATIENCE, out.read_line(&mut line))
-        .await
-        .unwrap()
-        .unwrap();
-    let port = line.trim().parse().unwrap();
-    let sidecar = Sidecar::start(&pki, port, Setup::new(&egress())).await;
-    let told = format!("\n{}\n{}\n", sidecar.proxy_url(), sidecar.ca().display());
-    child
-        .stdin
-        .as_mut()
-        .unwrap()
-        .write_all(told.as_bytes())
-        .await
-        .unwrap();
-    line.clear();
-    timeout(PATIENCE * 30, out.read_line(&mut line))
-        .await
-        .expect("it ends")
-        .unwrap();
-    compare("client", line.as_bytes());
+    judge("client", async |only, without| {
+        let mut child = Command::new(&python)
+            .args(["-c", FUZZ_SERVER, NAME])
+            .args([&cert, &key])
+            .args([json!(only).to_string(), json!(without).to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        timeout(PATIENCE, out.read_line(&mut line))
+            .await
+            .unwrap()
+            .unwrap();
+        let port = line.trim().parse().unwrap();
+        let sidecar = Sidecar::start(&pki, port, Setup::new(&egress())).await;
+        let told = format!("{}\n{}\n", sidecar.proxy_url(), sidecar.ca().display());
+        let stdin = child.stdin.as_mut().unwrap();
+        stdin.write_all(told.as_bytes()).await.unwrap();
+        line.clear();
+        timeout(PATIENCE * 30, out.read_line(&mut line))
+            .await
+            .expect("it ends")
+            .unwrap();
+        parsed(line.as_bytes())
+    })
+    .await;
 }
