@@ -39,6 +39,8 @@ pub enum Location {
     /// The value of the trailer with this name.
     Trailer(Box<str>),
     Body,
+    /// A message of a protocol inside HTTP, by the words that name it: `websocket text message`.
+    Message(&'static str),
 }
 
 impl fmt::Display for Location {
@@ -52,6 +54,7 @@ impl fmt::Display for Location {
             Self::Header(name) => write!(f, "header {}", name.escape_debug()),
             Self::Trailer(name) => write!(f, "trailer {}", name.escape_debug()),
             Self::Body => f.write_str("body"),
+            Self::Message(what) => f.write_str(what),
         }
     }
 }

@@ -102,6 +102,9 @@ pub struct Route {
     pub auth: Option<Auth>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<Git>,
+    /// Lets what the route allows be a WebSocket; its messages are judged as bodies are.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub websocket: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub dlp: Dlp,
     /// Lets the host resolve to a loopback, private or link-local address.

@@ -39,6 +39,16 @@ impl Codings {
         Ok(Self(codings))
     }
 
+    /// One coding, by the name that gRPC has for it.
+    pub fn of_grpc(name: &[u8]) -> Option<Self> {
+        match name {
+            b"identity" => Some(Self::default()),
+            b"gzip" => Some(Self(vec![Coding::Gzip])),
+            b"deflate" => Some(Self(vec![Coding::Deflate])),
+            _ => None,
+        }
+    }
+
     pub fn is_plain(&self) -> bool {
         self.0.is_empty()
     }

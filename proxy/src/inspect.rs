@@ -232,6 +232,15 @@ pub struct BodyFindings {
     pub decoded: Vec<Finding>,
 }
 
+impl BodyFindings {
+    /// They stand in something other than a body.
+    pub fn move_to(&mut self, place: &Location) {
+        for finding in self.raw.iter_mut().chain(&mut self.decoded) {
+            finding.location = place.clone();
+        }
+    }
+}
+
 pub fn body(
     scanner: &Scanner,
     codings: &Codings,

@@ -7,6 +7,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
+mod across;
 pub mod audit;
 mod ca;
 pub mod cli;
@@ -17,6 +18,8 @@ mod credential;
 mod exchange;
 mod h1;
 mod h2agent;
+mod h2duplex;
+mod h2meter;
 mod h2side;
 pub mod host;
 mod inspect;
@@ -35,3 +38,4 @@ mod tls;
 mod tunnel;
 mod upstream;
 pub mod verdict;
+mod ws;

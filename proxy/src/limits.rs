@@ -34,6 +34,22 @@ pub const H2_STREAM_WINDOW: u32 = 1024 * 1024;
 pub const H2_CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// Streams that an agent may reset before they were looked at (CVE-2023-44487).
 pub const H2_RESETS: usize = 64;
+/// Frames of an agent that carry nothing (pings, settings, resets, empty data): so many at once, then at this pace.
+pub const H2_IDLE_FRAMES: usize = 512;
+pub const H2_IDLE_FRAMES_PER_SECOND: usize = 64;
+/// Requests of one connection that are still worked on, those counted whose streams the agent has reset.
+pub const H2_TASKS: usize = 512;
+
+/// What a compressed WebSocket message may inflate to in any case; above it, [`DECODE_RATIO`] counts.
+pub const INFLATED_BYTES: u64 = 1024 * 1024;
+/// Fragments of one WebSocket message that may hold nothing.
+pub const EMPTY_FRAGMENTS: usize = 64;
+/// For the other side of a WebSocket to answer a close.
+pub const CLOSE: Duration = Duration::from_secs(5);
+/// Of the messages before one, what is scanned together with it.
+pub const ACROSS_BYTES: usize = 4 * 1024;
+/// Of a message, what is scanned together with those before it.
+pub const ACROSS_AHEAD: usize = 16 * 1024;
 
 /// Answers such as 100 and 103 before the one that counts.
 pub const INFORMATIONAL: usize = 32;

@@ -119,6 +119,19 @@ impl Entry {
         records
     }
 
+    /// The warnings so far are on record.
+    pub fn recorded(&mut self) {
+        self.warnings.clear();
+    }
+
+    /// What is to be said of a part of it that was let through, after the whole was.
+    pub fn noted(&mut self, redacted: &[Finding]) -> Vec<Record> {
+        let mut records = self.let_through(redacted);
+        records.retain(|record| record.verdict != "allow");
+        self.recorded();
+        records
+    }
+
     fn record(&self, verdict: &'static str, code: &'static str, reason: String) -> Record {
         Record {
             time: audit::now(),

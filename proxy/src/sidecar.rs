@@ -163,6 +163,24 @@ impl Sidecar {
     }
 }
 
+impl Sidecar {
+    /// As [`Sidecar::record_let_through`], for a message of what was let through already.
+    pub async fn record_noted(
+        &self,
+        entry: &mut Entry,
+        redacted: &[Finding],
+    ) -> Result<(), Broken> {
+        let records = entry.noted(redacted);
+        if records.is_empty() {
+            return Ok(());
+        }
+        for record in &records {
+            log(entry.log, record);
+        }
+        self.audit.write(records).await
+    }
+}
+
 /// `egress.log`: 0 nothing, 1 what was not simply allowed, 2 everything.
 fn log(level: u8, record: &Record) {
     let needed = if record.verdict == "allow" { 2 } else { 1 };

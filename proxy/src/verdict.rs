@@ -53,6 +53,8 @@ pub enum Cause {
     AmbiguousPath(&'static str),
     GitPush,
     GitFetch,
+    /// The route lets requests through, and no WebSockets.
+    WebSocketDenied,
     Oversize {
         limit: u64,
     },
@@ -97,6 +99,7 @@ impl Cause {
             | Self::AmbiguousPath(_)
             | Self::GitPush
             | Self::GitFetch
+            | Self::WebSocketDenied
             | Self::Oversize { .. }
             | Self::ContentEncoding(_) => Kind::Block,
             Self::ProxyAuth
@@ -136,6 +139,7 @@ impl Cause {
             Self::AmbiguousPath(_) => "ambiguous-path",
             Self::GitPush => "git-push",
             Self::GitFetch => "git-fetch",
+            Self::WebSocketDenied => "websocket-not-allowed",
             Self::Oversize { .. } => "oversize",
             Self::ContentEncoding(_) => "content-encoding",
             Self::ProxyAuth => "proxy-auth",
@@ -195,6 +199,7 @@ impl Cause {
             Self::AmbiguousPath(why) => format!("the path can be read in more than one way: {why}"),
             Self::GitPush => "git push over HTTPS is refused; pushes go through the git gate".into(),
             Self::GitFetch => "git fetch is not allowed on this route (git.fetch)".into(),
+            Self::WebSocketDenied => "the route that allows this request does not allow WebSockets (websocket)".into(),
             Self::Oversize { limit } => format!("the body is larger than the route's max_request_bytes ({limit})"),
             Self::ContentEncoding(why) => format!("the body's Content-Encoding cannot be inspected: {why}"),
             Self::ProxyAuth => "the proxy credentials are missing or wrong".into(),
@@ -204,7 +209,7 @@ impl Cause {
             Self::UnknownProtocol(what) => format!("inside a tunnel only TLS is inspected; this is {what}"),
             Self::Tls(why) => format!("the TLS handshake with the agent failed: {why}"),
             Self::Method(method) => format!("the method {method} is not forwarded"),
-            Self::Upgrade => "protocol upgrades are not inspected in this version, so they are refused".into(),
+            Self::Upgrade => "of protocol upgrades only WebSocket is inspected, so this one is refused".into(),
             Self::HeadTooLarge => "the request head is too large".into(),
             Self::AgentTimeout => "the request did not come in time".into(),
             Self::BodyFailed(why) => format!("the request body failed: {why}"),

@@ -49,6 +49,10 @@ fn advice(record: &AuditRecord) -> String {
             "\nTo allow clones and fetches, write in the route of {} in {bottle}:\n\n    git: {{fetch: true}}\n",
             Escaped(&record.host)
         ),
+        "websocket-not-allowed" => format!(
+            "\nTo let the agent open WebSockets, write in the route of {} in {bottle}:\n\n    websocket: true\n\nTheir messages are scanned as request bodies are.\n",
+            Escaped(&record.host)
+        ),
         "git-push" => "\nA push over HTTPS is always refused: let the agent commit, look at it, and push yourself.\n".into(),
         "deny-rule" => format!(
             "\nA rule with `deny: true` in {bottle} forbids it, and wins over every route that allows it. Take that rule out, or make it narrower.\n"

@@ -3,8 +3,11 @@
 //! The same for both protocols on both sides. Nothing of a request is sent before the verdict on it; of a body that
 //! is too long to hold, nothing is sent that a later finding could begin in.
 
+mod grpc;
+mod message;
 mod relay;
 mod stream;
+mod websocket;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,11 +30,17 @@ use crate::sidecar::Sidecar;
 use crate::upstream::lane::{Lane, SendFailure};
 use crate::upstream::pool::Pool;
 use crate::verdict::{Cause, Refusal};
+pub use grpc::is_grpc;
+pub use message::Message;
 use relay::{Relayed, relay};
+pub use stream::Window;
+pub use websocket::{H2Reply, run as websocket, run_over_h2 as websocket_over_h2};
 
 /// The agent's request body.
 pub trait RequestBody: Send {
     fn size(&self) -> Size;
+    /// Between its pieces any time may pass.
+    fn take_your_time(&mut self) {}
     fn frame(&mut self) -> impl Future<Output = Result<Option<Frame>, BodyError>> + Send;
 }
 
@@ -53,6 +62,15 @@ pub trait Reply: Send {
         size: Option<Size>,
     ) -> impl Future<Output = Result<(), Gone>> + Send;
     fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// After a head was sent: ends the answer so that it says why, where the protocol has a way to. An error means that
+    /// it has none.
+    fn cut_off(
+        &mut self,
+        _refusal: &Refusal,
+        _body: &[u8],
+    ) -> impl Future<Output = Result<(), Gone>> + Send {
+        std::future::ready(Err(Gone))
+    }
     fn end(&mut self, trailers: Option<Headers>) -> impl Future<Output = Result<(), Gone>> + Send;
     /// Returns once the agent is known to wait no longer; where that cannot be known, never.
     fn gone(&mut self) -> impl Future<Output = ()> + Send;
@@ -84,14 +102,8 @@ pub async fn run<B: RequestBody, R: Reply>(
     reply: &mut R,
 ) -> After {
     let ruling = sidecar.ruling();
-    let mut exchange = Exchange {
-        entry: Entry::new(sidecar, &ruling, pool.scheme, &pool.authority),
-        sidecar,
-        ruling: &ruling,
-        pool,
-        read: body.size() == Size::Empty,
-        room: None,
-    };
+    let mut exchange = Exchange::new(sidecar, &ruling, pool);
+    exchange.read = body.size() == Size::Empty;
     exchange.entry.request(&ruling, host, &head);
     match exchange.judged(host, head, body, reply).await {
         Ok(after) => after,
@@ -99,7 +111,7 @@ pub async fn run<B: RequestBody, R: Reply>(
     }
 }
 
-struct Exchange<'a> {
+pub struct Exchange<'a> {
     sidecar: &'a Arc<Sidecar>,
     ruling: &'a Arc<Ruling>,
     pool: &'a Pool,
@@ -108,16 +120,37 @@ struct Exchange<'a> {
     read: bool,
     /// What the held body takes of the memory that all bodies share.
     room: Option<OwnedSemaphorePermit>,
+    /// The request asks for a WebSocket.
+    switching: bool,
+    /// What is judged, where it is not a body.
+    place: Option<Location>,
 }
 
-impl Exchange<'_> {
+impl std::fmt::Debug for Exchange<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange")
+            .field("event", &self.entry.event)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Exchange<'a> {
+    fn new(sidecar: &'a Arc<Sidecar>, ruling: &'a Arc<Ruling>, pool: &'a Pool) -> Self {
+        Self {
+            entry: Entry::new(sidecar, ruling, pool.scheme, &pool.authority),
+            sidecar,
+            ruling,
+            pool,
+            read: false,
+            room: None,
+            switching: false,
+            place: None,
+        }
+    }
+
     async fn refuse<R: Reply>(&mut self, refusal: &Refusal, reply: &mut R) -> After {
         self.sidecar.record_refusal(&self.entry, refusal).await;
-        let body = refusal.body(
-            &self.entry.event,
-            &self.entry.host,
-            self.sidecar.fixed.explain.as_deref(),
-        );
+        let body = self.body_of(refusal);
         match reply.refuse(refusal, body, self.read).await {
             Err(Gone) => After::Broken,
             Ok(()) if self.read => After::Reusable,
@@ -125,13 +158,20 @@ impl Exchange<'_> {
         }
     }
 
-    async fn judged<B: RequestBody, R: Reply>(
+    fn body_of(&self, refusal: &Refusal) -> Vec<u8> {
+        refusal.body(
+            &self.entry.event,
+            &self.entry.host,
+            self.sidecar.fixed.explain.as_deref(),
+        )
+    }
+
+    /// Judges the head: by which route it goes, what of it goes on, and what was cut out.
+    fn judged_head(
         &mut self,
         host: &[u8],
         mut head: RequestHead,
-        body: &mut B,
-        reply: &mut R,
-    ) -> Result<After, Refusal> {
+    ) -> Result<(&'a Route, RequestHead, Vec<Finding>), Refusal> {
         self.sidecar.check_ready()?;
         let ruling = self.ruling;
         let route = self.admit(ruling, &head)?;
@@ -150,6 +190,18 @@ impl Exchange<'_> {
             redacted.clone_from(&findings);
         }
         self.entry.warn(&findings);
+        Ok((route, head, redacted))
+    }
+
+    async fn judged<B: RequestBody, R: Reply>(
+        &mut self,
+        host: &[u8],
+        head: RequestHead,
+        body: &mut B,
+        reply: &mut R,
+    ) -> Result<After, Refusal> {
+        let (route, mut head, mut redacted) = self.judged_head(host, head)?;
+        let ruling = self.ruling;
 
         let codings = Codings::parse(&head.headers).map_err(Cause::ContentEncoding)?;
         if let (Size::Exact(length), Some(limit)) = (body.size(), route.max_request_bytes)
@@ -168,6 +220,12 @@ impl Exchange<'_> {
         head.headers.strip_hop_by_hop();
         credential::replace(&mut head.headers, ruling.credentials.get(&route.index));
 
+        if codings.is_plain() && grpc::is_asked(&head) {
+            let codec = grpc::Codec::parse(&head.headers)?;
+            self.record_let_through(&redacted).await?;
+            self.entry.recorded();
+            return self.grpc(route, &head, codec, body, reply).await;
+        }
         match self.hold(route, body).await? {
             Held::Whole { body, trailers } => {
                 self.read = true;
@@ -204,7 +262,7 @@ impl Exchange<'_> {
             }
             _ => {}
         }
-        if head.headers.first("upgrade").is_some() {
+        if head.headers.first("upgrade").is_some() && !self.switching {
             return Err(Cause::Upgrade.into());
         }
         // What `Connection` names does not go on, so it cannot be what a rule asks for either.
@@ -238,6 +296,9 @@ impl Exchange<'_> {
         }
         for target in INSTEAD_OF_TARGET.iter().flat_map(|name| headers.all(name)) {
             same(&Question { target, ..question })?;
+        }
+        if self.switching && !route.websocket {
+            return Err(Cause::WebSocketDenied.into());
         }
         Ok(route)
     }
@@ -339,7 +400,10 @@ impl Exchange<'_> {
                 .map_err(|_| Cause::Internal)?;
             aside(usize::MAX, || inspect::body(scanner, codings, &judged))
         };
-        let found = found.map_err(Cause::ContentEncoding)?;
+        let mut found = found.map_err(Cause::ContentEncoding)?;
+        if let Some(place) = &self.place {
+            found.move_to(place);
+        }
         let blocked = |cause| Refusal {
             cause,
             findings: found.raw.iter().chain(&found.decoded).cloned().collect(),

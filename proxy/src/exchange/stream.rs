@@ -1,13 +1,17 @@
 //! A body that is too long to hold: what the scanner has released goes on, a hit cuts the request off.
 
+use std::future::Future;
+
 use bytes::{Bytes, BytesMut};
 use detectors::{Finding, Location};
 
 use super::relay::{Relayed, relay};
-use super::{After, Exchange, Reply, RequestBody, body_failed, cause, judged_trailers, outright};
+use super::{
+    After, Exchange, Gone, Reply, RequestBody, body_failed, cause, judged_trailers, outright,
+};
 use crate::config::OnOversize;
 use crate::inspect;
-use crate::message::{Frame, Headers, RequestHead};
+use crate::message::{Frame, Headers, RequestHead, Size};
 use crate::policy::Route;
 use crate::settings::Ruling;
 use crate::upstream::lane::Sink;
@@ -24,17 +28,36 @@ impl Exchange<'_> {
         body: &mut B,
         reply: &mut R,
     ) -> Result<After, Refusal> {
-        let mut window = Window::new(self.ruling, route);
+        let mut window = Window::new(self.ruling, route, Location::Body);
         // What is held already is judged before the origin is even spoken to.
         let first = window.push(&begun)?;
         drop(begun);
         self.room = None;
         let size = body.size();
+        let mut source = Streamed {
+            window,
+            first,
+            trailers: None,
+            ended: false,
+            body,
+        };
+        self.carry(route, head, size, &mut source, reply).await
+    }
+
+    /// Sends what `source` gives as it gives it, and relays the answer at the same time.
+    pub(super) async fn carry<S: Source, R: Reply>(
+        &mut self,
+        route: &Route,
+        head: &RequestHead,
+        size: Size,
+        source: &mut S,
+        reply: &mut R,
+    ) -> Result<After, Refusal> {
         let mut lane = self.lane(route).await?;
         let (relayed, complete) = {
             let (mut sink, pending) = lane.start(self.pool, head, size).await.map_err(cause)?;
             let mut response = std::pin::pin!(pending.response());
-            let mut pump = Box::pin(pump(&mut window, &mut sink, first, body));
+            let mut pump = Box::pin(pump(source, &mut sink));
             let raced = tokio::select! {
                 biased;
                 ended = &mut pump => Raced::Sent(ended),
@@ -65,10 +88,15 @@ impl Exchange<'_> {
                     };
                     match ended {
                         Some(Err(Stop::Refused(refusal))) => {
+                            drop(relaying);
                             drop(pump);
                             sink.abort();
                             self.sidecar.record_refusal(&self.entry, &refusal).await;
-                            return Ok(After::Broken);
+                            let body = self.body_of(&refusal);
+                            return Ok(match reply.cut_off(&refusal, &body).await {
+                                Ok(()) => After::Unread,
+                                Err(Gone) => After::Broken,
+                            });
                         }
                         Some(ended) => (relaying.await, ended.is_ok()),
                         None => (relaying.await, false),
@@ -106,35 +134,63 @@ impl From<Refusal> for Stop {
     }
 }
 
-async fn pump<B: RequestBody>(
-    window: &mut Window<'_>,
-    sink: &mut Sink<'_>,
-    first: Bytes,
-    body: &mut B,
-) -> Result<(), Stop> {
-    let mut released = first;
-    let mut trailers = None;
+/// What of a request goes on, piece by piece, each after its verdict.
+pub(super) trait Source: Send {
+    fn next(&mut self) -> impl Future<Output = Result<Piece, Refusal>> + Send;
+}
+
+pub(super) enum Piece {
+    Data(Bytes),
+    /// The request is over.
+    End(Option<Headers>),
+}
+
+async fn pump<S: Source>(source: &mut S, sink: &mut Sink<'_>) -> Result<(), Stop> {
     loop {
-        if !released.is_empty() {
-            sink.data(released).await.map_err(|_| Stop::Origin)?;
-        }
-        match body.frame().await.map_err(body_failed)? {
-            Some(Frame::Data(data)) => released = window.push(&data)?,
-            Some(Frame::Trailers(fields)) => {
-                trailers = window.trailers(fields)?;
-                released = Bytes::new();
+        match source.next().await? {
+            Piece::Data(data) if data.is_empty() => {}
+            Piece::Data(data) => sink.data(data).await.map_err(|_| Stop::Origin)?,
+            Piece::End(trailers) => {
+                return sink.end(trailers.as_ref()).await.map_err(|_| Stop::Origin);
             }
-            None => break,
         }
     }
-    sink.data(window.finish()?)
-        .await
-        .map_err(|_| Stop::Origin)?;
-    sink.end(trailers.as_ref()).await.map_err(|_| Stop::Origin)
+}
+
+/// A body behind its look-behind window.
+struct Streamed<'a, B> {
+    window: Window<'a>,
+    /// What the window has released already.
+    first: Bytes,
+    trailers: Option<Headers>,
+    /// The window gave what it held to the end.
+    ended: bool,
+    body: &'a mut B,
+}
+
+impl<B: RequestBody> Source for Streamed<'_, B> {
+    async fn next(&mut self) -> Result<Piece, Refusal> {
+        if !self.first.is_empty() {
+            return Ok(Piece::Data(std::mem::take(&mut self.first)));
+        }
+        match self.body.frame().await.map_err(body_failed)? {
+            Some(Frame::Data(data)) => self.window.push(&data).map(Piece::Data),
+            Some(Frame::Trailers(fields)) => {
+                self.trailers = self.window.trailers(fields)?;
+                Ok(Piece::Data(Bytes::new()))
+            }
+            None if self.ended => Ok(Piece::End(self.trailers.take())),
+            None => {
+                self.ended = true;
+                self.window.finish().map(Piece::Data)
+            }
+        }
+    }
 }
 
 /// The bytes of a streamed body that a finding may still begin in.
-struct Window<'a> {
+#[derive(Debug)]
+pub struct Window<'a> {
     ruling: &'a Ruling,
     route: &'a Route,
     /// `None` once `noscan` let the rest go unscanned.
@@ -146,8 +202,8 @@ struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    fn new(ruling: &'a Ruling, route: &'a Route) -> Self {
-        let stream = ruling.scanners.of(route.detectors).stream(Location::Body);
+    pub fn new(ruling: &'a Ruling, route: &'a Route, location: Location) -> Self {
+        let stream = ruling.scanners.of(route.detectors).stream(location);
         Self {
             ruling,
             route,
@@ -159,7 +215,7 @@ impl<'a> Window<'a> {
     }
 
     /// What may leave now.
-    fn push(&mut self, data: &[u8]) -> Result<Bytes, Refusal> {
+    pub fn push(&mut self, data: &[u8]) -> Result<Bytes, Refusal> {
         let before = self.pushed;
         self.pushed += data.len() as u64;
         let mut scanned = data;
@@ -197,7 +253,7 @@ impl<'a> Window<'a> {
         Ok(self.held.split_to(ready).freeze())
     }
 
-    fn finish(&mut self) -> Result<Bytes, Refusal> {
+    pub fn finish(&mut self) -> Result<Bytes, Refusal> {
         if let Some(mut stream) = self.stream.take() {
             self.judge(stream.finish())?;
         }

@@ -18,6 +18,7 @@ use crate::record::Entry;
 use crate::sidecar::Sidecar;
 use crate::upstream::pool::Pool;
 use crate::verdict::{Cause, Refusal};
+use crate::ws::handshake;
 
 /// Responses up to this size wait for their first bytes, so that head and body are one write.
 const JOINED: u64 = 64 * 1024;
@@ -95,6 +96,9 @@ pub async fn one<S: AsyncRead + AsyncWrite + Send + Unpin>(
     if let Err(cause) = same_host(&host, &pool.authority, request.http10) {
         refuse(sidecar, pool, writer, cause).await;
         return After::Unread;
+    }
+    if handshake::is_asked(&request.headers) {
+        return exchange::websocket(sidecar, pool, &host, request, target, reader, writer).await;
     }
     let mut body = reader.body(request.framing, limits::BODY_IDLE);
     let after = exchange::run(
@@ -197,6 +201,10 @@ impl<S: AsyncWrite + Send + Unpin> Writer<S> {
             head_only: false,
             keep_alive: true,
         }
+    }
+
+    pub fn io_mut(&mut self) -> &mut WriteHalf<S> {
+        &mut self.io
     }
 
     pub fn into_inner(self) -> WriteHalf<S> {

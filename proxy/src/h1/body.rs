@@ -118,6 +118,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         (self.io, self.buf)
     }
 
+    /// Takes what was read ahead, where another protocol goes on.
+    pub fn take_ahead(&mut self) -> BytesMut {
+        std::mem::take(&mut self.buf)
+    }
+
     pub fn io_mut(&mut self) -> &mut R {
         &mut self.io
     }

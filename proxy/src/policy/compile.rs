@@ -110,6 +110,7 @@ fn route(index: usize, raw: &config::Route) -> Result<Route, Problem> {
     let dlp = &raw.dlp;
     let extras = raw.auth.is_some()
         || raw.git.is_some()
+        || raw.websocket
         || *dlp != config::Dlp::default()
         || raw.allow_private;
     if raw.deny && extras {
@@ -146,6 +147,7 @@ fn route(index: usize, raw: &config::Route) -> Result<Route, Problem> {
             .map(Match::compile)
             .collect::<Result<_, _>>()?,
         auth: raw.auth.clone(),
+        websocket: raw.websocket,
         git_fetch: raw.git.as_ref().is_some_and(|git| git.fetch),
         detectors: detectors(dlp.outbound_detectors.as_ref())?,
         on_match: dlp.outbound_on_match.unwrap_or_default(),

@@ -35,6 +35,7 @@ pub struct Route {
     matches: Vec<compile::Match>,
     pub auth: Option<Auth>,
     git_fetch: bool,
+    pub websocket: bool,
     pub detectors: Detectors,
     pub on_match: OnMatch,
     pub max_request_bytes: Option<u64>,
@@ -177,6 +178,7 @@ impl Route {
             matches: self.matches.iter().map(ToString::to_string).collect(),
             credential: self.auth.as_ref().map(|auth| auth.token_ref.clone()),
             git_fetch: self.git_fetch,
+            websocket: self.websocket,
             on_match: self.on_match,
         }
     }
@@ -195,6 +197,7 @@ pub struct RouteSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
     pub git_fetch: bool,
+    pub websocket: bool,
     pub on_match: OnMatch,
 }
 
@@ -216,6 +219,9 @@ impl fmt::Display for RouteSummary {
         }
         if self.git_fetch {
             f.write_str("  git fetch")?;
+        }
+        if self.websocket {
+            f.write_str("  websocket")?;
         }
         Ok(())
     }

@@ -42,6 +42,11 @@ impl H1 {
         }
     }
 
+    /// For another protocol than HTTP, once the origin switched to it.
+    pub fn into_parts(self) -> (Reader<ReadHalf<Origin>>, WriteHalf<Origin>) {
+        (self.reader, self.writer)
+    }
+
     /// False where the origin closed, or said something that it was not asked for.
     pub(super) fn is_quiet(&mut self) -> bool {
         if self.reader.has_leftover() {
@@ -98,6 +103,7 @@ impl Lane {
                     reader,
                     method: head.method.clone(),
                     taken: sent.is_ok(),
+                    may_switch: false,
                 })
             }
             Self::H2(sender) => {
@@ -152,6 +158,7 @@ impl Lane {
                         reader,
                         method: head.method.clone(),
                         taken: true,
+                        may_switch: false,
                     },
                 ))
             }

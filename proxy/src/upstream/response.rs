@@ -16,11 +16,12 @@ use crate::verdict::Cause;
 /// A response that is on its way.
 #[derive(Debug)]
 pub enum Pending<'a> {
-    /// `taken`: all of the request was written.
+    /// `taken`: all of the request was written. `may_switch`: a 101 is an answer.
     H1 {
         reader: &'a mut Reader<ReadHalf<Origin>>,
         method: Method,
         taken: bool,
+        may_switch: bool,
     },
     H2 {
         response: h2::client::ResponseFuture,
@@ -29,12 +30,21 @@ pub enum Pending<'a> {
 }
 
 impl<'a> Pending<'a> {
+    /// The request asked for another protocol.
+    pub fn or_switched(mut self) -> Self {
+        if let Self::H1 { may_switch, .. } = &mut self {
+            *may_switch = true;
+        }
+        self
+    }
+
     pub async fn response(self) -> Result<Response<'a>, SendFailure> {
         match self {
             Self::H1 {
                 reader,
                 method,
                 taken,
+                may_switch,
             } => {
                 for _ in 0..limits::INFORMATIONAL {
                     let head = reader
@@ -59,12 +69,13 @@ impl<'a> Pending<'a> {
                             )));
                         }
                     };
-                    if response.head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                    let switched = response.head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+                    if switched && !may_switch {
                         return Err(SendFailure::Failed(Cause::UpstreamProtocol(
                             "it switched protocols unasked".into(),
                         )));
                     }
-                    if response.head.status.is_informational() {
+                    if response.head.status.is_informational() && !switched {
                         continue;
                     }
                     let body = reader.body(response.framing, limits::IDLE);
