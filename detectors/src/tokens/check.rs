@@ -406,9 +406,9 @@ pub(super) fn placeholder_netrc(text: &[u8]) -> bool {
     word.first().is_some_and(|byte| b"$<{[%".contains(byte)) || is_sample_password(word)
 }
 
-/// Whether the password in a line of a `.pgpass` file, the last field, stands for one.
-pub(super) fn placeholder_pgpass(text: &[u8]) -> bool {
-    text.rsplit(|byte| *byte == b':')
+/// Whether the password at the end of the text, behind a colon or an equals sign, stands for one.
+pub(super) fn placeholder_last(text: &[u8]) -> bool {
+    text.rsplit(|byte| matches!(byte, b':' | b'='))
         .next()
         .is_some_and(is_sample_password)
 }

@@ -67,13 +67,6 @@ pub(super) const ROWS: &[TokenRule] = &[
             "v1.a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3a3", // gitleaks:allow
         ])
         .negative(&["v1.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "q1.aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
-    rule("github-client-id", "GitHub App client id", r"(?:Iv1\.[a-f0-9]{16}|\b(?:Iv|Ov)23[a-z]{2}[A-Za-z0-9]{14}\b)", "GitHub docs, Identifying GitHub Apps")
-        .positive(&[
-            "Iv1.aaaaaaaaaaaaaaaa", // gitleaks:allow
-            "Iv23aaaB3aB3aB3aB3aB", // gitleaks:allow
-            "Ov23aaAAAAAAAAAAAAAA", // gitleaks:allow
-        ])
-        .negative(&["Iv1.aaaaaaaaaaaaaaa", "Qv1.aaaaaaaaaaaaaaaa"]),
     rule("github-basic-token", "GitHub token in a URL", r"\b[a-f0-9]{40}:x-oauth-basic\b", "GitHub docs, Git over HTTPS with OAuth tokens")
         .positive(&[
             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:x-oauth-basic", // gitleaks:allow

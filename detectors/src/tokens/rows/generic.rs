@@ -133,7 +133,7 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["X-API-Key: AAAAAAAAAAAAAAAAAAA", "x-api-key: your_api_key_goes_in_here_please", "x-api-keys: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
     rule("curl-user-password", "Password in a curl call", r#"curl[^\r\n]{0,160}[ \t](?:-u|--user)[ \t=]{1,2}["']?[A-Za-z0-9_.@%+-]{1,64}:[!#%&*+,./-9:;=?-Z^_a-z|~-]{6,128}"#, "curl man page, --user")
-        .unless(check::placeholder_pgpass)
+        .unless(check::placeholder_last)
         .positive(&[
             "curl -u alice:hunter2", // gitleaks:allow
             "curl -X POST --user \"ci-bot:aB3xY9q", // gitleaks:allow
@@ -249,12 +249,13 @@ pub(super) const ROWS: &[TokenRule] = &[
         ])
         .negative(&["Server=db.example.org;Database=app;Integrated Security=true", "Server=db.example.org;User Id=sa;Password=${PW}"]),
     rule("libpq-connection-string", "PostgreSQL connection string", r"\bhost=[A-Za-z0-9_./-]{1,100} [A-Za-z0-9_=.:/ -]{0,160}password=(?:[!#&+\-0-9?-OQ-Z\^_a-oq-z|~][!#%&*+\--:?-Z\^_a-z|~]{3,120}|[Pp][!#%&*+\--:?@B-NP-Z\^_b-np-z|~][!#%&*+\--:?-Z\^_a-z|~]{2,120}|[Pp][Aa][!#%&*+\--:?-RT-Z\^_a-rt-z|~][!#%&*+\--:?-Z\^_a-z|~]{1,120}|[Pp][Aa][Ss][!#%&*+\--:?-RT-Z\^_a-rt-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Aa][Ss][Ss][!#%&*+\--:?-VX-Z\^_a-vx-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Aa][Ss][Ss][Ww][!#%&*+\--:?-NP-Z\^_a-np-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Aa][Ss][Ss][Ww][Oo][!#%&*+\--:?-QS-Z\^_a-qs-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Aa][Ss][Ss][Ww][Oo][Rr][!#%&*+\--:?-CE-Z\^_a-ce-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Aa][Ss][Ss][Ww][Oo][Rr][Dd][!#%&*+\--:?-Z\^_a-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Oo][!#%&*+\--:?-RT-Z\^_a-rt-z|~][!#%&*+\--:?-Z\^_a-z|~]{1,120}|[Pp][Oo][Ss][!#%&*+\--:?-SU-Z\^_a-su-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Oo][Ss][Tt][!#%&*+\--:?-FH-Z\^_a-fh-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Oo][Ss][Tt][Gg][!#%&*+\--:?-QS-Z\^_a-qs-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Oo][Ss][Tt][Gg][Rr][!#%&*+\--:?-DF-Z\^_a-df-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Oo][Ss][Tt][Gg][Rr][Ee][!#%&*+\--:?-RT-Z\^_a-rt-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120}|[Pp][Oo][Ss][Tt][Gg][Rr][Ee][Ss][!#%&*+\--:?-Z\^_a-z|~][!#%&*+\--:?-Z\^_a-z|~]{0,120})", "PostgreSQL documentation, Keyword/value connection strings")
+        .unless(check::placeholder_last)
         .positive(&[
             "host=db.example.org user=a password=hunter2", // gitleaks:allow
         ])
         .negative(&["host=db.example.org user=a dbname=b", "host=db.example.org user=a password=$PW"]),
     rule("pgpass-line", "PostgreSQL password file", r":5432:[A-Za-z0-9_*.-]{1,64}:[A-Za-z0-9_.-]{1,64}:[A-Za-z0-9!#&+?^_|~@-][A-Za-z0-9!#$&*+.?^_|~@%=-]{5,}", "PostgreSQL documentation, The password file")
-        .unless(check::placeholder_pgpass)
+        .unless(check::placeholder_last)
         .positive(&[
             ":5432:*:alice:hunter2", // gitleaks:allow
         ])
@@ -326,11 +327,6 @@ pub(super) const ROWS: &[TokenRule] = &[
             "0x0100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
         ])
         .negative(&["0x0200AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "0x0300AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("hash-netntlm", "NetNTLM response", r"::[A-Za-z0-9._-]{1,64}:(?:[A-Fa-f0-9]{16}:[A-Fa-f0-9]{32}:[A-Fa-f0-9]{20,}|[A-Fa-f0-9]{48}:[A-Fa-f0-9]{48}:[A-Fa-f0-9]{16})", "observed: as hashcat reads it")
-        .positive(&[
-            "::DOMAIN:aaaaaaaaaaaaaaaa:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc", // gitleaks:allow
-        ])
-        .negative(&["::DOMAIN:aaaaaaaaaaaaaaa:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc", "::DOMAIN:aaaaaaaaaaaaaaaa"]),
     rule("hash-dcc2", "Cached domain credential", r"\$DCC2\$[0-9]{3,7}#[A-Za-z0-9@._ -]{1,64}#[a-f0-9]{32}", "observed: as hashcat reads it")
         .positive(&[
             "$DCC2$10240#alice#aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow

@@ -1215,7 +1215,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "ZENPROKEY_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3a", // gitleaks:allow
         ])
         .negative(&["ZENPROKEY_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "qENPROKEY_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]),
-    rule("zhipu-api-key", "Zhipu (Z.ai) API key", r"\b(?:[a-f0-9]{32}|[A-F0-9]{32})\.[A-Za-z0-9]{16}\b", "Zhipu BigModel docs, API keys")
+    rule("zhipu-api-key", "Zhipu (Z.ai) API key", r"\b[a-fA-F0-9]{32}\.[A-Za-z0-9]{16}\b", "Zhipu BigModel docs, API keys")
         .positive(&[
             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.aaaaaaaaaaaaaaaa", // gitleaks:allow
             "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.aaaaaaaaaaaaaaaa", // gitleaks:allow
