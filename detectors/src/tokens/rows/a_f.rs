@@ -1320,12 +1320,6 @@ pub(super) const ROWS: &[TokenRule] = &[
             "PVT_R1_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
         ])
         .negative(&["PVT_K1_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qVT_K1_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("everhour-key", "Everhour API key", r"\b[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{6}-[a-f0-9]{6}-[a-f0-9]{8}\b", "Everhour docs, Authentication")
-        .positive(&[
-            "0123-4567-89abcd-ef0123-456789ab", // gitleaks:allow
-            "aaaa-aaaa-aaaaaa-aaaaaa-aaaaaaaa", // gitleaks:allow
-        ])
-        .negative(&["0123-4567-89abcd-ef0123-456789a", "q123-4567-89abcd-ef0123-456789ab"]),
     rule("exoscale-api-key", "Exoscale API key", r"\bEXO[A-Za-z0-9]{24,30}\b", "Exoscale docs, IAM keys")
         .unless(check::is_a_name)
         .positive(&[

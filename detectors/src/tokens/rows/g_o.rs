@@ -421,7 +421,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "b.AAAAAaB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
         ])
         .negative(&["b.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "q.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("vault-token-legacy", "Vault token (before 1.10)", r"\b[rs]\.[A-Za-z0-9]{24}\b", "HashiCorp Vault docs, Tokens before 1.10")
+    rule("vault-token-legacy", "Vault token (before 1.10)", r"(?:\bs\.[A-Za-z0-9]{24}\b|\br\.[A-Za-z0-9]{24}\b)", "HashiCorp Vault docs, Tokens before 1.10")
         .unless(check::is_a_name)
         .positive(&[
             "s.0000000000CCCCCCCCCCdddd", // gitleaks:allow

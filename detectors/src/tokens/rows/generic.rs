@@ -265,7 +265,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "$1$aaaaaaaa$bbbbbbbbbbbbbbbbbbbbbb", // gitleaks:allow
         ])
         .negative(&["$1$aaaaaaaa$bbbbbbbbbbbbbbbbbbbbb", "$2$aaaaaaaa$bbbbbbbbbbbbbbbbbbbbbb"]),
-    rule("hash-bcrypt", "Password hash (bcrypt)", r"\$2[abxy]?\$[0-9]{1,2}\$[A-Za-z0-9./]{53}", "crypt(5), bcrypt")
+    rule("hash-bcrypt", "Password hash (bcrypt)", r"(?:\$2\$|\$2[abxy]\$)[0-9]{1,2}\$[A-Za-z0-9./]{53}", "crypt(5), bcrypt")
         .positive(&[
             "$2b$12$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", // gitleaks:allow
             "$2y$10$aB3./aB3./aB3./aB3./aB3./aB3./aB3./aB3./aB3./aB3./aaa", // gitleaks:allow
