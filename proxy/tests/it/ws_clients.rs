@@ -70,7 +70,7 @@ impl PythonServer {
             .unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        timeout(PATIENCE, out.read_line(&mut line))
+        timeout(PATIENCE * 3, out.read_line(&mut line))
             .await
             .unwrap()
             .unwrap();
@@ -462,7 +462,7 @@ async fn autobahn_against_a_client_before_the_sidecar() {
             .unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        timeout(PATIENCE, out.read_line(&mut line))
+        timeout(PATIENCE * 3, out.read_line(&mut line))
             .await
             .unwrap()
             .unwrap();
