@@ -62,7 +62,8 @@ impl<'a> Exchange<'a> {
         let sent = self
             .judge_whole(route, &codings, data, &mut redacted)
             .await?;
-        if !redacted.is_empty() && !(redactable && std::str::from_utf8(&sent).is_ok()) {
+        let still_text = redactable && std::str::from_utf8(&sent).is_ok();
+        if !redacted.is_empty() && !still_text {
             return Err(Refusal {
                 cause: Cause::Unredactable,
                 findings: redacted,

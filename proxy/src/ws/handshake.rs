@@ -240,14 +240,10 @@ mod tests {
     #[test]
     fn what_is_no_handshake() {
         assert!(Asked::parse(&head(&GOOD)).is_ok());
-        for at in 0..GOOD.len() {
+        for (at, (name, _)) in GOOD.iter().enumerate() {
             let mut fields = GOOD.to_vec();
             fields.remove(at);
-            assert!(
-                Asked::parse(&head(&fields)).is_err(),
-                "without {}",
-                GOOD[at].0
-            );
+            assert!(Asked::parse(&head(&fields)).is_err(), "without {name}");
         }
         for (at, value) in [
             (0, "close"),
@@ -260,14 +256,10 @@ mod tests {
             fields[at].1 = value;
             assert!(Asked::parse(&head(&fields)).is_err(), "{value}");
         }
-        for at in 1..GOOD.len() {
+        for again in &GOOD[1..] {
             let mut fields = GOOD.to_vec();
-            fields.push(GOOD[at]);
-            assert!(
-                Asked::parse(&head(&fields)).is_err(),
-                "two of {}",
-                GOOD[at].0
-            );
+            fields.push(*again);
+            assert!(Asked::parse(&head(&fields)).is_err(), "two of {}", again.0);
         }
         let mut post = head(&GOOD);
         post.method = Method::POST;

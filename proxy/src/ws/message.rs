@@ -78,9 +78,9 @@ impl Decoder {
         }
     }
 
-    /// Whether a message has begun and not ended.
-    pub fn is_inside(&self) -> bool {
-        self.message.is_some()
+    /// Whether a message of the agent's has begun that is held until it ends. An origin may take its time.
+    pub fn is_held_up(&self) -> bool {
+        self.message.is_some() && self.from == Peer::Client
     }
 
     /// The next piece, of at most [`limits::READ_BYTES`]. `None`: more bytes are needed.

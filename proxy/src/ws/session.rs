@@ -247,7 +247,7 @@ impl<'a, R: AsyncRead + Unpin> Input<'a, R> {
             if let Some(piece) = self.decoder.next(&mut self.buf).map_err(End::Violated)? {
                 return Ok(piece);
             }
-            let inside = self.decoder.is_inside();
+            let inside = self.decoder.is_held_up();
             let limit = if inside {
                 limits::BODY_IDLE
             } else {

@@ -70,7 +70,7 @@ impl PythonServer {
             .unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        timeout(PATIENCE, out.read_line(&mut line))
+        timeout(PATIENCE * 3, out.read_line(&mut line))
             .await
             .unwrap()
             .unwrap();
@@ -382,24 +382,25 @@ fn unexpected(side: &str, results: &Results) -> Vec<String> {
 }
 
 /// Runs all cases, and again those that came out in another way: the runner's clocks are not made for a busy machine.
-async fn judge(side: &str, round: impl AsyncFn(Vec<String>, Vec<String>) -> Results) {
+async fn judge(side: &str, round: impl AsyncFn(Vec<String>, Vec<String>) -> Results) -> String {
     let mut results = round(Vec::new(), left_out()).await;
     let ok = results
         .values()
         .filter(|result| *result == "OK / OK")
         .count();
-    println!("Autobahn, {side}: {} cases, {ok} OK", results.len());
+    let mut said = format!("Autobahn, {side}: {} cases, {ok} OK", results.len());
     assert!(results.len() >= 247, "{} cases ran", results.len());
     for _ in 0..2 {
         let again = unexpected(side, &results);
         if again.is_empty() {
             break;
         }
-        println!("Autobahn, {side}: once more {again:?}");
+        said.push_str(&format!(", once more {again:?}"));
         results = round(again, Vec::new()).await;
     }
     let wrong = unexpected(side, &results);
     assert!(wrong.is_empty(), "{side}: {wrong:?} of {results:?}");
+    said
 }
 
 fn parsed(printed: &[u8]) -> Results {
@@ -423,7 +424,7 @@ async fn autobahn_against_a_server_behind_the_sidecar() {
         _dir,
     } = server;
     let shim = Shim::start(sidecar.into(), format!("{NAME}:{port}")).await;
-    judge("server", async |only, without| {
+    let said = judge("server", async |only, without| {
         let mut fuzz = Command::new(&python);
         fuzz.args(["-c", FUZZ_CLIENT, &format!("ws://127.0.0.1:{}", shim.port)])
             .args([json!(only).to_string(), json!(without).to_string()])
@@ -438,6 +439,7 @@ async fn autobahn_against_a_server_behind_the_sidecar() {
         parsed(&output.stdout)
     })
     .await;
+    println!("{said}");
 }
 
 /// The sidecar and an echo client before it, as one client under test.
@@ -450,7 +452,7 @@ async fn autobahn_against_a_client_before_the_sidecar() {
     let pki = Pki::new();
     let dir = tempfile::tempdir().unwrap();
     let (cert, key) = pki.write_server(dir.path(), &[NAME]);
-    judge("client", async |only, without| {
+    let said = judge("client", async |only, without| {
         let mut child = Command::new(&python)
             .args(["-c", FUZZ_SERVER, NAME])
             .args([&cert, &key])
@@ -462,7 +464,7 @@ async fn autobahn_against_a_client_before_the_sidecar() {
             .unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        timeout(PATIENCE, out.read_line(&mut line))
+        timeout(PATIENCE * 3, out.read_line(&mut line))
             .await
             .unwrap()
             .unwrap();
@@ -479,4 +481,5 @@ async fn autobahn_against_a_client_before_the_sidecar() {
         parsed(line.as_bytes())
     })
     .await;
+    println!("{said}");
 }
