@@ -1,7 +1,7 @@
 //! The launcher: puts a coding agent into a *bottle*, whose only way out is one *sidecar*.
 //!
 //! Top down: [`cli`] is what was typed, [`manifest`] what was written, [`plan`] what will happen, [`session`] makes it
-//! happen in a [`backend`], of which [`local`] is one. [`state`] is what is on disk meanwhile, [`explain`] what the
+//! happen in a [`backend`]: [`local`] or [`docker`]; [`guest`] is the launcher inside of containers. [`state`] is what is on disk meanwhile, [`explain`] what the
 //! sidecar's audit log means.
 //!
 //! What holds everywhere: a step that fails ends the start, nothing has a weaker way of being done; secrets are named in
@@ -13,10 +13,12 @@
 pub mod backend;
 pub mod cli;
 pub mod demo;
+pub mod docker;
 pub mod environment;
 pub mod escape;
 pub mod exit;
 pub mod explain;
+pub mod guest;
 pub mod local;
 pub mod manifest;
 pub mod place;

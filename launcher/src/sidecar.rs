@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,17 +10,19 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use proxy::config;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
+use crate::docker::{self, ContainedSidecar, Engine};
 use crate::local::{parent, sys};
+use crate::plan::Plan;
 use crate::state::{BottleDir, StateError, bottle, process};
 use crate::undo::UndoStack;
 
-const READY: Duration = Duration::from_secs(10);
+pub const READY: Duration = Duration::from_secs(10);
 /// Longer than the sidecar's own grace for requests in flight.
 const STOP: Duration = Duration::from_secs(12);
 const MAX_LINE: u64 = 64 * 1024;
@@ -32,6 +35,8 @@ pub enum SidecarError {
     Write(String),
     #[error("the sidecar could not be started: {0}")]
     Io(#[from] io::Error),
+    #[error("the sidecar's container: {0}")]
+    Engine(String),
     #[error("the sidecar was not ready within {} s; its log is {}", READY.as_secs(), .0.display())]
     Late(PathBuf),
     #[error("the sidecar ended before it was ready: {reason}\nhint: its log is {}", log.display())]
@@ -44,13 +49,41 @@ pub enum SidecarError {
     },
 }
 
+/// What a sidecar is started with.
+#[derive(Debug)]
+pub struct SidecarStart<'a> {
+    pub plan: &'a Plan,
+    pub directory: &'a BottleDir,
+    pub alias: Ipv4Addr,
+    /// Paths and listeners are those of a process of the host.
+    pub file: config::File,
+    /// The hash of the policy that was shown to the user.
+    pub policy: &'a str,
+    pub env: Vec<(String, String)>,
+}
+
 /// A sidecar that is ready. It is stopped by the [`UndoStack`].
 #[derive(Debug)]
 pub struct Sidecar {
-    pub pid: u32,
-    child: Child,
-    /// Kept open: a process that writes to a closed one is ended.
-    _stdout: BufReader<ChildStdout>,
+    pub handle: Handle,
+    kind: Running,
+}
+
+/// Which one it is, to end it as an attack would.
+#[derive(Clone, Debug)]
+pub enum Handle {
+    Process(u32),
+    Container { engine: Engine, name: String },
+}
+
+#[derive(Debug)]
+enum Running {
+    Process {
+        child: Box<Child>,
+        /// Kept open: a process that writes to a closed one is ended.
+        _stdout: BufReader<ChildStdout>,
+    },
+    Container(ContainedSidecar),
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,16 +93,18 @@ struct Ready {
 }
 
 impl Sidecar {
-    /// Must be called from the main thread: the child dies with the thread that started it.
+    /// Starts it as a process of the host. Must be called from the main thread: the child dies with the thread that
+    /// started it.
     pub async fn start(
-        directory: &BottleDir,
-        file: &config::File,
-        policy: &str,
-        env: &[(String, String)],
+        start: &SidecarStart<'_>,
+        listen: String,
         undo: &mut UndoStack,
     ) -> Result<Self, SidecarError> {
+        let directory = start.directory;
+        let mut file = start.file.clone();
+        file.listen = vec![listen];
         let path = directory.sidecar_file();
-        let text = serde_saphyr::to_string(file)
+        let text = serde_saphyr::to_string(&file)
             .map_err(|error| SidecarError::Write(error.to_string()))?;
         bottle::write_private(&path, text.as_bytes())?;
         let log = directory.logs.join("sidecar.log");
@@ -84,7 +119,7 @@ impl Sidecar {
             .args(["run", "--config"])
             .arg(&path)
             .env_clear()
-            .envs(env.iter().map(|(name, value)| (name, value)))
+            .envs(start.env.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -109,37 +144,87 @@ impl Sidecar {
         timeout(READY, first_line)
             .await
             .map_err(|_| SidecarError::Late(log.clone()))??;
-        match serde_json::from_str::<Ready>(&line) {
-            Ok(Ready {
-                ready: true,
-                policy: running,
-            }) => {
-                // A sidecar whose file is bad starts too, and denies everything; better not to start the agent at all.
-                if let Some(running) = running.filter(|running| running != policy) {
-                    return Err(SidecarError::Policy {
-                        running,
-                        planned: policy.into(),
-                        log,
-                    });
-                }
-            }
-            _ => {
-                return Err(SidecarError::Ended {
-                    reason: last_line(&log),
-                    log,
-                });
-            }
-        }
+        check_ready(&line, start.policy, &log)?;
         Ok(Self {
-            pid,
-            child,
-            _stdout: stdout,
+            handle: Handle::Process(pid),
+            kind: Running::Process {
+                child: Box::new(child),
+                _stdout: stdout,
+            },
         })
+    }
+
+    pub fn contained(handle: Handle, container: ContainedSidecar) -> Self {
+        Self {
+            handle,
+            kind: Running::Container(container),
+        }
+    }
+
+    /// The process of the host that it is.
+    pub fn process(&self) -> Option<u32> {
+        match self.handle {
+            Handle::Process(pid) => Some(pid),
+            Handle::Container { .. } => None,
+        }
     }
 
     /// Returns when it has ended, whoever ended it.
     pub async fn ended(&mut self) -> io::Result<()> {
-        self.child.wait().await.map(|_| ())
+        match &mut self.kind {
+            Running::Process { child, .. } => child.wait().await.map(|_| ()),
+            Running::Container(container) => {
+                container.ended().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// Kills it and waits until it is gone.
+    pub async fn kill(&self) -> io::Result<()> {
+        match self {
+            Self::Container { engine, name } => docker::kill(engine, name).await,
+            Self::Process(pid) => {
+                let pid = i32::try_from(*pid)
+                    .ok()
+                    .and_then(Pid::from_raw)
+                    .ok_or(io::ErrorKind::NotFound)?;
+                kill_process(pid, Signal::KILL)?;
+                for _ in 0..200 {
+                    if test_kill_process(pid).is_err() {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(io::Error::other("it did not die"))
+            }
+        }
+    }
+}
+
+/// The sidecar's one line: it is ready, and runs the policy that was planned.
+pub(crate) fn check_ready(line: &str, policy: &str, log: &Path) -> Result<(), SidecarError> {
+    match serde_json::from_str::<Ready>(line) {
+        Ok(Ready {
+            ready: true,
+            policy: running,
+        }) => {
+            // A sidecar whose file is bad starts too, and denies everything; better not to start the agent at all.
+            match running.filter(|running| running != policy) {
+                Some(running) => Err(SidecarError::Policy {
+                    running,
+                    planned: policy.into(),
+                    log: log.to_owned(),
+                }),
+                None => Ok(()),
+            }
+        }
+        _ => Err(SidecarError::Ended {
+            reason: last_line(log),
+            log: log.to_owned(),
+        }),
     }
 }
 

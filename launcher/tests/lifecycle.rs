@@ -150,6 +150,61 @@ fn four_at_a_time_have_four_aliases() {
     is_clean(&host);
 }
 
+/// All of the pool at once, and then one more.
+#[test]
+fn sixteen_at_once_have_sixteen_aliases_and_the_next_is_told_who_has_them() {
+    let host = Host::new();
+    let script = "mktemp up.XXXXXX; while [ ! -e stop ]; do sleep 0.2; done";
+    let running: Vec<_> = (0..16)
+        .map(|_| {
+            let child = host
+                .command(&["start", "sh", "--headless", "--prompt", script])
+                .stderr(std::process::Stdio::null())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            common::Running::of(child)
+        })
+        .collect();
+    eventually("the bottles are not up", || {
+        let entries = fs::read_dir(&host.workspace).unwrap().flatten();
+        entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("up."))
+            .count()
+            == 16
+    });
+    let list = host.run(&["list", "--format", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&list.stdout).unwrap();
+    let aliases: std::collections::BTreeSet<_> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|bottle| bottle["record"]["alias"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(aliases.len(), 16, "{aliases:?}");
+    let one_more = host.sh("true");
+    assert_eq!(one_more.code, 1, "{}", one_more.stderr);
+    assert!(
+        one_more
+            .stderr
+            .contains("all loopback aliases (127.0.0.16 to 127.0.0.31) are in use, by sh-"),
+        "{}",
+        one_more.stderr
+    );
+    for name in host.bottles() {
+        assert!(
+            one_more.stderr.contains(&name),
+            "{name}: {}",
+            one_more.stderr
+        );
+    }
+    fs::write(host.workspace.join("stop"), "").unwrap();
+    for one in running {
+        assert_eq!(one.wait(), Some(0));
+    }
+    is_clean(&host);
+}
+
 /// An agent whose sidecar is gone is offline, and its user is told at once.
 #[test]
 fn a_dead_sidecar_is_said_and_the_agent_goes_on() {

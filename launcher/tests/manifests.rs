@@ -86,7 +86,7 @@ fn providers() {
     );
     assert!(
         check("agent_provider: {template: claude, dockerfile: x}")
-            .contains("`dockerfile` is known but not available")
+            .contains("dockerfile: x is not there")
     );
     assert!(
         check("agent_provider: {template: claude, forward_host_credentials: true}")
@@ -155,11 +155,11 @@ fn unknown_agents_bottles_and_backends() {
     assert_eq!(ran.code, 2);
     assert!(
         ran.stderr
-            .contains("unknown backend `vm`; there are: local, smolmachines, docker"),
+            .contains("unknown backend `vm`; there are: docker, local, smolmachines"),
         "{}",
         ran.stderr
     );
-    for later in ["docker", "smolmachines", "macos-container"] {
+    for later in ["smolmachines", "macos-container"] {
         let ran = host.run(&["start", "sh", "--headless", "--backend", later]);
         assert_eq!(ran.code, 3, "{later}");
         assert!(

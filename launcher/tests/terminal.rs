@@ -18,7 +18,7 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 #[test]
 fn the_agent_has_a_terminal_and_ours_is_given_back() {
     let host = Host::new();
-    let script = "tty; stty size; ls /dev/pts; echo ready; trap 'echo interrupted' INT; read line; echo got $line; exit 9";
+    let script = "tty; stty size; ls /dev/pts; trap 'echo interrupted' INT; echo ready; read line; echo got $line; exit 9";
     host.bottle(
         "sh",
         &format!("agent_provider: {{template: command, command: [bash, -c, \"{script}\"]}}"),

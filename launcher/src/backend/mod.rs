@@ -1,7 +1,7 @@
 //! The boundary around an agent, whatever it is made of.
 //!
-//! A session drives every backend through the same steps, in this order: [`Backend::preflight`], the sidecar on
-//! [`Backend::channel`], [`Backend::isolate`], [`Backend::probe`], [`Backend::attach`], [`Backend::wait`]. A step that fails
+//! A session drives every backend through the same steps, in this order: [`Backend::preflight`], [`Backend::ground`],
+//! [`Backend::sidecar`], [`Backend::isolate`], [`Backend::probe`], [`Backend::attach`], [`Backend::wait`]. A step that fails
 //! ends the session; no step has a weaker way of doing it.
 
 mod choose;
@@ -15,13 +15,15 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
+use rustix::termios::Winsize;
 use serde::Serialize;
 
-pub use choose::{ChooseError, Kind, choose};
+pub use choose::{ChooseError, Chosen, Kind, LATER, choose};
 pub use proof::{Check, Proof};
 
 use crate::exit::Exit;
 use crate::plan::{Plan, Program};
+use crate::sidecar::{Sidecar, SidecarError, SidecarStart};
 use crate::state::BottleDir;
 use crate::undo::UndoStack;
 
@@ -78,6 +80,24 @@ pub enum Streams {
     },
 }
 
+/// The other end of an agent's terminal.
+pub struct Terminal {
+    /// What is typed goes here.
+    pub input: OwnedFd,
+    /// What is shown comes from here.
+    pub output: OwnedFd,
+    pub resize: Box<dyn Fn(Winsize) + Send>,
+}
+
+impl fmt::Debug for Terminal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terminal")
+            .field("input", &self.input)
+            .field("output", &self.output)
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     #[error("{}", list(.0))]
@@ -117,7 +137,40 @@ pub trait Backend {
     /// Everything that this host lacks; empty where it can run.
     fn preflight(&self) -> Vec<Missing>;
 
+    /// Aliases that are in use beside those whose lock is held, and by whom.
+    fn aliases_held(&self) -> Result<Vec<(Ipv4Addr, String)>, BackendError> {
+        Ok(Vec::new())
+    }
+
+    /// Whether something on this host has the alias; asked once its lock is ours.
+    fn is_taken(&self, _alias: Ipv4Addr) -> bool {
+        false
+    }
+
+    /// Where the sidecar listens, for a sidecar that is a process of the host.
     fn channel(&self, directory: &BottleDir, alias: Ipv4Addr) -> Channel;
+
+    /// Makes what the sidecar stands on. The host's address as the sidecar sees it.
+    fn ground(
+        &mut self,
+        _plan: &Plan,
+        _undo: &mut UndoStack,
+    ) -> impl Future<Output = Result<Ipv4Addr, BackendError>> {
+        async { Ok(Ipv4Addr::LOCALHOST) }
+    }
+
+    /// Starts the sidecar; a process of the host where a backend does not say otherwise.
+    fn sidecar(
+        &mut self,
+        start: &SidecarStart<'_>,
+        undo: &mut UndoStack,
+    ) -> impl Future<Output = Result<Sidecar, SidecarError>> {
+        let listen = match self.channel(start.directory, start.alias) {
+            Channel::Socket(path) => format!("unix:{}", path.display()),
+            Channel::Address(address) => address.to_string(),
+        };
+        async move { Sidecar::start(start, listen, undo).await }
+    }
 
     /// Builds the boundary with nothing of the agent's in it yet. The sidecar runs already.
     fn isolate(
@@ -129,12 +182,12 @@ pub trait Backend {
     /// Tries from inside, under the agent's own confinement, to get out. A probe that cannot run is an error.
     fn probe(&mut self, bottle: &Bottle<'_>) -> impl Future<Output = Result<Proof, BackendError>>;
 
-    /// Starts the agent; the master side of its terminal where it has one.
+    /// Starts the agent; the other end of its terminal where it has one.
     fn attach(
         &mut self,
         agent: &Agent,
         streams: Streams,
-    ) -> impl Future<Output = Result<Option<OwnedFd>, BackendError>>;
+    ) -> impl Future<Output = Result<Option<Terminal>, BackendError>>;
 
     /// Waits for the end of the agent. May be dropped and called again.
     fn wait(&mut self) -> impl Future<Output = Result<Exit, BackendError>>;

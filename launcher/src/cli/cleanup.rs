@@ -3,20 +3,35 @@
 use std::io::Write;
 
 use super::CliError;
+use crate::docker;
 use crate::exit::Exit;
 use crate::state::{Standing, State};
 
 pub(super) fn run(dry_run: bool) -> Result<Exit, CliError> {
-    let removed = if dry_run {
-        let found = State::locate()?.bottles_found()?;
-        found
+    let found = docker::find_leftovers()?.unwrap_or_default();
+    for name in &found.spared {
+        writeln!(
+            std::io::stderr(),
+            "note: {name} is left alone: its launcher is another user's or runs in another container"
+        )?;
+    }
+    let mut removed: Vec<String>;
+    if dry_run {
+        removed = State::locate()?
+            .bottles_found()?
             .into_iter()
             .filter(|bottle| bottle.standing == Standing::Dead)
             .map(|bottle| bottle.name)
-            .collect()
+            .collect();
+        removed.extend(found.dead.into_keys());
     } else {
-        State::open()?.sweep_all()?
-    };
+        let state = State::open()?;
+        removed = docker::sweep_leftovers()?;
+        removed.extend(state.sweep_all()?);
+        docker::forget_old_launchers(&state.guest())?;
+    }
+    removed.sort();
+    removed.dedup();
     let mut out = std::io::stdout().lock();
     for name in &removed {
         writeln!(

@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use super::CliError;
-use crate::backend::Backend;
+use crate::backend::{Backend, LATER};
+use crate::docker;
 use crate::exit::Exit;
 use crate::local::Local;
 use crate::manifest::Home;
@@ -18,7 +19,34 @@ pub(super) fn run() -> Result<Exit, CliError> {
     for thing in &missing {
         writeln!(out, "missing  backend local: {thing}")?;
     }
-    for later in ["smolmachines", "docker", "macos-container"] {
+    let engine = docker::reach();
+    match &engine {
+        Ok(reached) => {
+            writeln!(
+                out,
+                "ok       backend docker: version {} answers on {}",
+                reached.facts.version,
+                reached.engine.socket.display()
+            )?;
+            match (&reached.facts.runtime, &reached.facts.gvisor) {
+                (Some(runtime), _) => writeln!(
+                    out,
+                    "ok       backend docker: agents run on gVisor ({runtime})"
+                )?,
+                (None, Some(why)) => writeln!(out, "note     backend docker: {why}")?,
+                (None, None) => writeln!(
+                    out,
+                    "note     backend docker: without gVisor, containers share the host's kernel"
+                )?,
+            }
+        }
+        Err(missing) => {
+            for thing in missing {
+                writeln!(out, "missing  backend docker: {thing}")?;
+            }
+        }
+    }
+    for later in LATER {
         writeln!(
             out,
             "later    backend {later}: not available in this version"
@@ -44,7 +72,8 @@ pub(super) fn run() -> Result<Exit, CliError> {
         )?,
         Err(error) => writeln!(out, "missing  manifests: {error}")?,
     }
-    Ok(if missing.is_empty() {
+    // One backend is enough.
+    Ok(if missing.is_empty() || engine.is_ok() {
         Exit::Ok
     } else {
         Exit::Preflight

@@ -3,9 +3,11 @@
 mod check;
 mod cleanup;
 mod doctor;
+mod info;
 mod list;
 mod log;
 pub mod start;
+mod stop;
 mod why;
 
 use std::ffi::OsString;
@@ -22,7 +24,7 @@ use crate::manifest::ManifestError;
 use crate::plan::PlanError;
 use crate::session::SessionError;
 use crate::state::{NameError, StateError};
-use crate::{demo, local, sidecar};
+use crate::{demo, guest, local, sidecar};
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or manifest, 3 preflight, 4 boundary not confirmed, \
 5 teardown incomplete, 10 findings; otherwise the agent's own.";
@@ -43,6 +45,18 @@ enum Command {
     List {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+    },
+    /// Show what is known of a bottle, with what its probe found.
+    Info {
+        /// A bottle's name as `list` shows it, or its agent's where that has one bottle.
+        bottle: String,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// End a bottle in order, as ^C in its terminal would.
+    Stop {
+        /// A bottle's name as `list` shows it, or its agent's where that has one bottle.
+        bottle: String,
     },
     /// Remove what launchers that were killed left behind; running bottles and logs stay.
     Cleanup {
@@ -87,6 +101,19 @@ enum Command {
     Probe,
     #[command(name = "__demo-agent", hide = true)]
     DemoAgent,
+    #[command(name = "__container-sidecar", hide = true)]
+    ContainerSidecar,
+    #[command(name = "__container-init", hide = true)]
+    ContainerInit,
+    #[command(name = "__container-run", hide = true, disable_help_flag = true)]
+    ContainerRun {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    #[command(name = "__container-probe", hide = true)]
+    ContainerProbe,
+    #[command(name = "__container-health", hide = true)]
+    ContainerHealth,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -128,6 +155,7 @@ impl CliError {
             | Self::Name(_)
             | Self::Explain(ExplainError::Usage(_)) => Exit::Usage,
             Self::Choose(error) => error.exit(),
+            Self::State(StateError::NoBottle { .. } | StateError::Ambiguous { .. }) => Exit::Usage,
             Self::Session(error) => error.exit(),
             // Whoever reads our output may stop at any time.
             Self::Io(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
@@ -161,6 +189,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Become => return local::become_main(),
         Command::Probe => return local::probe::main(),
         Command::DemoAgent => return demo::agent().into(),
+        Command::ContainerSidecar => return guest::sidecar::main(),
+        Command::ContainerInit => return guest::init::main(),
+        Command::ContainerRun { arguments } => return guest::run::main(&arguments),
+        Command::ContainerProbe => return guest::probe::main(),
+        Command::ContainerHealth => return guest::health::main(),
         // Its exit code for findings is the user's to choose, so it is not one of `Exit`.
         Command::Scan(arguments) => return proxy::scan::main(&arguments),
         _ => {}
@@ -197,6 +230,8 @@ fn run(command: Command) -> Result<Exit, CliError> {
     match command {
         Command::Start(arguments) => start::run(&arguments),
         Command::List { format } => list::run(format),
+        Command::Info { bottle, format } => info::run(&bottle, format),
+        Command::Stop { bottle } => stop::run(&bottle),
         Command::Cleanup { dry_run } => cleanup::run(dry_run),
         Command::Doctor => doctor::run(),
         Command::Check { files } => check::run(&files),
@@ -213,6 +248,11 @@ fn run(command: Command) -> Result<Exit, CliError> {
         | Command::Become
         | Command::Probe
         | Command::DemoAgent
+        | Command::ContainerSidecar
+        | Command::ContainerInit
+        | Command::ContainerRun { .. }
+        | Command::ContainerProbe
+        | Command::ContainerHealth
         | Command::Scan(_) => Ok(Exit::Usage),
     }
 }

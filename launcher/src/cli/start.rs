@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CliError, Format};
-use crate::backend::{Kind, choose};
+use crate::backend::choose;
 use crate::demo;
+use crate::docker;
 use crate::exit::Exit;
 use crate::manifest::{Home, ManifestError};
 use crate::place::Private;
@@ -40,6 +41,9 @@ pub struct StartArguments {
     /// How --dry-run prints
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+    /// Say how long each step took, on stderr
+    #[arg(long)]
+    pub timings: bool,
     /// Leave the bottle's directory when it ends, for a look at it
     #[arg(long)]
     pub keep: bool,
@@ -49,7 +53,6 @@ pub struct StartArguments {
 }
 
 pub(super) fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
-    let kind = choose(arguments.backend.as_deref())?;
     // One thread: children die with the thread that started them, so that has to be the one that stays.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -60,7 +63,7 @@ pub(super) fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
     let state = State::locate()?;
     let home = Home::locate()?;
     let private = Private::locate(state.root(), &home.path);
-    let draft = draft(arguments, kind, &home)?;
+    let draft = draft(arguments, &home)?;
     let plan = plan::build(draft, &state, &private)?;
     if arguments.dry_run {
         return show(&plan, arguments.format);
@@ -78,22 +81,55 @@ pub(super) fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
     for note in &plan.notes {
         writeln!(std::io::stderr(), "note: {note}")?;
     }
+    say_backend(&plan)?;
     let state = State::open()?;
-    for name in state.sweep()? {
-        writeln!(
-            std::io::stderr(),
-            "removed what is left of bottle {name}, whose launcher was killed"
-        )?;
-    }
+    sweep(&state)?;
     let options = Options {
         attach,
         keep: arguments.keep,
+        timings: arguments.timings,
         ..Options::default()
     };
     let outcome = runtime.block_on(session::run(plan, &state, &private, options))?;
     // A thread may still sleep in a read of the terminal.
     runtime.shutdown_background();
     Ok(outcome.exit)
+}
+
+/// Which boundary it is going to be, and why: before anything of it is there.
+pub(crate) fn say_backend(plan: &Plan) -> std::io::Result<()> {
+    writeln!(
+        std::io::stderr(),
+        "backend {}: {} ({})",
+        plan.backend,
+        plan.strength,
+        plan.why
+    )
+}
+
+/// Removes what killed launchers left, in the engine first: a bottle's directory is gone last.
+pub(crate) fn sweep(state: &State) -> Result<(), CliError> {
+    let mut names = match docker::sweep_leftovers() {
+        Ok(names) => names,
+        Err(error) => {
+            // What is dead does not get stronger by staying; this bottle can start without it.
+            writeln!(
+                std::io::stderr(),
+                "note: leftovers could not be removed: {error}; try `launcher cleanup`"
+            )?;
+            Vec::new()
+        }
+    };
+    names.extend(state.sweep()?);
+    names.sort();
+    names.dedup();
+    for name in names {
+        writeln!(
+            std::io::stderr(),
+            "removed what is left of bottle {name}, whose launcher was killed"
+        )?;
+    }
+    Ok(())
 }
 
 /// The user's own agent of that name is meant first.
@@ -107,7 +143,7 @@ fn is_demo(arguments: &StartArguments) -> Result<bool, CliError> {
     Ok(!own)
 }
 
-fn draft(arguments: &StartArguments, backend: Kind, home: &Home) -> Result<Draft, CliError> {
+fn draft(arguments: &StartArguments, home: &Home) -> Result<Draft, CliError> {
     let workspace = match &arguments.workspace {
         Some(directory) => directory.clone(),
         None => std::env::current_dir()?,
@@ -132,7 +168,7 @@ fn draft(arguments: &StartArguments, backend: Kind, home: &Home) -> Result<Draft
         agent_file: Some(agent.file),
         bottle: bottle.name.to_string(),
         bottle_file: Some(bottle.file),
-        backend,
+        backend: choose(arguments.backend.as_deref(), bottle.image.as_ref())?,
         template: bottle.template,
         system_prompt: agent.body,
         prompt: arguments.prompt.clone(),

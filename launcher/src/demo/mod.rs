@@ -18,17 +18,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use proxy::config::{Dlp, Egress, OnMatch, Route};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::backend::{Kind, choose};
+use crate::backend::{Chosen, Kind, choose};
 use crate::cli::CliError;
-use crate::cli::start::StartArguments;
+use crate::cli::start::{StartArguments, say_backend, sweep};
+use crate::docker::User;
 use crate::exit::Exit;
-use crate::manifest::{Home, Template};
+use crate::manifest::{Home, ImageSource, Template};
 use crate::place::Private;
 use crate::plan::{self, Draft, Git, Plan};
-use crate::session::{self, Attach, Options, Started};
+use crate::session::{self, Attach, OnGround, Options, Started};
 use crate::state::State;
 use attack::{Attempt, BRIEFING, Briefing, Line, Row};
 use report::{Judged, Report};
@@ -38,6 +38,11 @@ const ORIGIN: &str = "demo-origin.test";
 const WILDCARD: &str = "wild.demo-origin.test";
 /// The alias of nobody: the last of the pool stands for another bottle's.
 const OTHER_ALIAS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 31);
+/// In a container, where the demo is root's.
+const DEMO_USER: User = User {
+    uid: 65532,
+    gid: 65532,
+};
 /// The demo takes a few seconds; one that hangs must say so and end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -48,7 +53,7 @@ pub fn agent() -> Exit {
 
 /// `launcher start demo`. Awaited on the main thread.
 pub async fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
-    let kind = choose(arguments.backend.as_deref())?;
+    let backend = choose(arguments.backend.as_deref(), Some(&ImageSource::Own))?;
     let state = if arguments.dry_run {
         State::locate()?
     } else {
@@ -62,19 +67,19 @@ pub async fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
         .map_err(CliError::Io)?;
     let workspace = scratch.path().join("workspace");
     std::fs::create_dir(&workspace)?;
+    if backend.kind == Kind::Docker {
+        // Root's own would be refused: an agent in a container is never root.
+        DEMO_USER.give(&workspace)?;
+    }
 
     let origin = Origin::start(&[ORIGIN, &format!("*.{WILDCARD}")], scratch.path()).await?;
-    let plan = make_plan(kind, &workspace, &origin, &state, &private)?;
+    let plan = make_plan(backend, &workspace, &origin, &state, &private)?;
     if arguments.dry_run {
         write!(io::stdout(), "{plan}")?;
         return Ok(Exit::Ok);
     }
-    for name in state.sweep()? {
-        writeln!(
-            io::stderr(),
-            "removed what is left of bottle {name}, whose launcher was killed"
-        )?;
-    }
+    say_backend(&plan)?;
+    sweep(&state)?;
     let canaries = vec![
         Canary::start(Ipv4Addr::LOCALHOST).await?,
         Canary::start(OTHER_ALIAS).await?,
@@ -96,7 +101,14 @@ pub async fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
         hidden: hidden(&state),
     };
     let secret = briefing.secret.clone();
-    let (attempts, outcome) = play(plan, &state, &private, briefing, arguments.keep).await?;
+    let (attempts, outcome) = {
+        let settings = Settings {
+            keep: arguments.keep,
+            timings: arguments.timings,
+            on_ground: origin.on_ground(ORIGIN),
+        };
+        play(plan, &state, &private, briefing, settings).await?
+    };
     if outcome != Exit::Ok {
         problems.push(format!(
             "the agent ended with {outcome:?} before it was through"
@@ -143,7 +155,7 @@ pub async fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
 }
 
 fn make_plan(
-    kind: Kind,
+    backend: Chosen,
     workspace: &Path,
     origin: &Origin,
     state: &State,
@@ -164,7 +176,7 @@ fn make_plan(
         agent_file: None,
         bottle: "demo".into(),
         bottle_file: None,
-        backend: kind,
+        backend,
         template: Template::Demo,
         system_prompt: String::new(),
         prompt: None,
@@ -224,13 +236,19 @@ fn hidden(state: &State) -> Vec<String> {
         .collect()
 }
 
+struct Settings {
+    keep: bool,
+    timings: bool,
+    on_ground: OnGround,
+}
+
 /// Runs the bottle and listens to its agent.
 async fn play(
     plan: Plan,
     state: &State,
     private: &Private,
     briefing: Briefing,
-    keep: bool,
+    settings: Settings,
 ) -> Result<(Vec<Attempt>, Exit), CliError> {
     let (from_agent, agent_out) = io::pipe()?;
     let (agent_in, to_agent) = io::pipe()?;
@@ -241,7 +259,9 @@ async fn play(
             stdout: OwnedFd::from(agent_out),
             stderr: OwnedFd::from(File::options().write(true).open("/dev/null")?),
         },
-        keep,
+        keep: settings.keep,
+        timings: settings.timings,
+        on_ground: Some(settings.on_ground),
         sidecar_env: vec![("EGRESS_TOKEN_DEMO".into(), briefing.secret.clone())],
         agent_env: vec![(BRIEFING.into(), serde_json::to_string(&briefing)?)],
         on_started: Some(Box::new(move |bottle| {
@@ -273,7 +293,11 @@ async fn play(
             match line {
                 Line::Done(attempt) => attempts.push(attempt),
                 Line::KillTheSidecar => {
-                    kill_and_wait(bottle.sidecar_pid).await?;
+                    bottle
+                        .sidecar
+                        .kill()
+                        .await
+                        .context("the sidecar could not be killed")?;
                     if let Some(mut stdin) = to_agent.take() {
                         stdin.write_all(b"\n").context("the agent's input")?;
                     }
@@ -288,19 +312,4 @@ async fn play(
         .await
         .context("it took longer than two minutes")?;
     Ok((attempts?, outcome?.exit))
-}
-
-async fn kill_and_wait(pid: u32) -> anyhow::Result<()> {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .context("the sidecar has no process id")?;
-    kill_process(pid, Signal::KILL).context("the sidecar could not be killed")?;
-    for _ in 0..200 {
-        if test_kill_process(pid).is_err() {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    anyhow::bail!("the sidecar did not die")
 }

@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::session::OnGround;
+
 /// Bytes that are kept of what the origin received; the demo sends far fewer.
 const KEPT: usize = 16 << 20;
 
@@ -24,6 +26,7 @@ pub struct Origin {
     pub port: u16,
     pub ca_file: PathBuf,
     seen: Arc<Mutex<Vec<u8>>>,
+    config: Arc<ServerConfig>,
     _tasks: JoinSet<()>,
 }
 
@@ -38,26 +41,31 @@ impl Origin {
             .context("the demo's origin")?;
         let port = listener.local_addr()?.port();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let acceptor = TlsAcceptor::from(config);
-        let record = Arc::clone(&seen);
+        let acceptor = TlsAcceptor::from(Arc::clone(&config));
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, record) = (acceptor.clone(), Arc::clone(&record));
-                connections.spawn(async move {
-                    if let Ok(stream) = acceptor.accept(stream).await {
-                        answer(stream, &record).await;
-                    }
-                });
-                while connections.try_join_next().is_some() {}
-            }
-        });
+        tasks.spawn(serve(listener, acceptor, Arc::clone(&seen)));
         Ok(Self {
             port,
             ca_file,
             seen,
+            config,
             _tasks: tasks,
+        })
+    }
+
+    /// Listens on the host's address that the sidecar sees too, and tells the sidecar that `name` is there.
+    pub fn on_ground(&self, name: &'static str) -> OnGround {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
+        let (seen, port) = (Arc::clone(&self.seen), self.port);
+        Box::new(move |host, file| {
+            file.upstream.hosts.insert(name.into(), host.into());
+            if host != Ipv4Addr::LOCALHOST {
+                let listener = std::net::TcpListener::bind((host, port))?;
+                listener.set_nonblocking(true)?;
+                // Ends with the demo's runtime.
+                tokio::spawn(serve(TcpListener::from_std(listener)?, acceptor, seen));
+            }
+            Ok(())
         })
     }
 
@@ -65,6 +73,19 @@ impl Origin {
     pub fn saw(&self, needle: &[u8]) -> bool {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         !needle.is_empty() && seen.windows(needle.len()).any(|window| window == needle)
+    }
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, record: Arc<Mutex<Vec<u8>>>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, record) = (acceptor.clone(), Arc::clone(&record));
+        connections.spawn(async move {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                answer(stream, &record).await;
+            }
+        });
+        while connections.try_join_next().is_some() {}
     }
 }
 

@@ -101,18 +101,11 @@ fn generate(etc: &Path, setup: &Setup) -> Result<(), StepError> {
     } else {
         "/bin/sh"
     };
-    let mut git = format!(
-        "[safe]\n\tdirectory = {}\n",
-        git_quote(&setup.workspace.to_string_lossy())
+    let git = gitconfig(
+        &setup.workspace,
+        setup.git_name.as_deref(),
+        setup.git_email.as_deref(),
     );
-    if setup.git_name.is_some() || setup.git_email.is_some() {
-        git.push_str("[user]\n");
-        for (key, value) in [("name", &setup.git_name), ("email", &setup.git_email)] {
-            if let Some(value) = value {
-                git.push_str(&format!("\t{key} = {}\n", git_quote(value)));
-            }
-        }
-    }
     let files = [
         (
             "passwd",
@@ -142,6 +135,23 @@ fn generate(etc: &Path, setup: &Setup) -> Result<(), StepError> {
         fs::write(etc.join(name), content).step(format!("write /etc/{name}"))?;
     }
     Ok(())
+}
+
+/// The system's git configuration in a bottle: whose commits they are, and that the workspace's owner is no stranger.
+pub(crate) fn gitconfig(workspace: &Path, name: Option<&str>, email: Option<&str>) -> String {
+    let mut git = format!(
+        "[safe]\n\tdirectory = {}\n",
+        git_quote(&workspace.to_string_lossy())
+    );
+    if name.is_some() || email.is_some() {
+        git.push_str("[user]\n");
+        for (key, value) in [("name", name), ("email", email)] {
+            if let Some(value) = value {
+                git.push_str(&format!("\t{key} = {}\n", git_quote(value)));
+            }
+        }
+    }
+    git
 }
 
 fn certificates(host: &Path, etc: &Path, setup: &Setup) -> Result<(), StepError> {

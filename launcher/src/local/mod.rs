@@ -11,16 +11,16 @@
 //! loopback interface and no other; the one way out is the relay on the alias, which joins connections to the sidecar's
 //! Unix socket. The agent runs in a second user namespace below that of the first process, without any capability.
 
-mod etc;
+pub(crate) mod etc;
 pub mod init;
 mod mounts;
 mod netlink;
 pub mod parent;
 pub mod probe;
 mod program;
-mod relay;
+pub(crate) mod relay;
 mod root;
-mod seccomp;
+pub(crate) mod seccomp;
 pub mod stage1;
 mod step;
 pub mod sys;
@@ -44,7 +44,9 @@ use tokio::time::timeout;
 
 pub use program::main as become_main;
 
-use crate::backend::{Agent, Backend, BackendError, Bottle, Channel, Missing, Proof, Streams};
+use crate::backend::{
+    Agent, Backend, BackendError, Bottle, Channel, Missing, Proof, Streams, Terminal,
+};
 use crate::exit::Exit;
 use crate::plan::Program;
 use crate::state::{BottleDir, PROXY_PORT, process};
@@ -158,9 +160,20 @@ impl Backend for Local {
         &mut self,
         agent: &Agent,
         streams: Streams,
-    ) -> Result<Option<OwnedFd>, BackendError> {
+    ) -> Result<Option<Terminal>, BackendError> {
         let running = self.running()?;
-        running.start(agent, streams).await
+        let master = running.start(agent, streams).await?;
+        Ok(match master {
+            None => None,
+            Some(master) => Some(Terminal {
+                input: master.try_clone()?,
+                output: master.try_clone()?,
+                resize: Box::new(move |size| {
+                    // A wrong size is no reason to end a session.
+                    let _unchanged = rustix::termios::tcsetwinsize(master.as_fd(), size);
+                }),
+            }),
+        })
     }
 
     async fn wait(&mut self) -> Result<Exit, BackendError> {
@@ -309,17 +322,22 @@ fn setup(bottle: &Bottle<'_>) -> Result<Setup, BackendError> {
         certificate: std::fs::read_to_string(bottle.directory.certificate()).map_err(|error| {
             BackendError::Isolate(format!("read the sidecar's certificate: {error}"))
         })?,
-        bundle: BUNDLES
-            .iter()
-            .map(Path::new)
-            .find(|path| path.is_file())
-            .map(Path::to_owned),
+        bundle: host_bundle(),
         executable: std::env::current_exe()?,
         agent_uid: id(geteuid().as_raw()),
         agent_gid: id(getegid().as_raw()),
         git_name: bottle.plan.git.name.clone(),
         git_email: bottle.plan.git.email.clone(),
     })
+}
+
+/// The host's own certificates in one file, if it has one.
+pub(crate) fn host_bundle() -> Option<PathBuf> {
+    BUNDLES
+        .iter()
+        .map(Path::new)
+        .find(|path| path.is_file())
+        .map(Path::to_owned)
 }
 
 /// Must be called from the main thread: the child dies with the thread that started it.

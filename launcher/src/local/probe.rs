@@ -64,16 +64,17 @@ pub fn main() -> ExitCode {
 }
 
 fn run(task: &Task) -> Vec<Check> {
+    let address = SocketAddrV4::new(task.alias, task.port);
     let outcomes = [
-        sidecar(task),
-        password(task),
+        sidecar(address, &task.password),
+        password(address),
         interfaces(),
         routes(),
         host_loopback(task),
         outside(),
         identity(),
         system_calls(),
-        files(task),
+        files(&task.hidden).and_then(|said| first_process().map(|()| said)),
         processes(),
     ];
     CHECKS
@@ -91,32 +92,29 @@ fn run(task: &Task) -> Vec<Check> {
         .collect()
 }
 
-type Outcome = Result<String, String>;
+pub(crate) type Outcome = Result<String, String>;
 
-fn sidecar(task: &Task) -> Outcome {
-    match ask(task, Some(&task.password)) {
-        Ok(200) => Ok(format!("{} answers", task.alias)),
+pub(crate) fn sidecar(address: SocketAddrV4, password: &str) -> Outcome {
+    match ask(address, Some(password)) {
+        Ok(200) => Ok(format!("{} answers", address.ip())),
         Ok(status) => Err(format!(
             "the sidecar answers {status} to the bottle's own credentials"
         )),
-        Err(error) => Err(format!(
-            "the sidecar does not answer on {}:{}: {error}",
-            task.alias, task.port
-        )),
+        Err(error) => Err(format!("the sidecar does not answer on {address}: {error}")),
     }
 }
 
-fn password(task: &Task) -> Outcome {
-    match ask(task, None) {
+pub(crate) fn password(address: SocketAddrV4) -> Outcome {
+    match ask(address, None) {
         Ok(407) => Ok("required".into()),
         Ok(status) => Err(format!("the sidecar answers {status} without credentials")),
         Err(error) => Err(format!("the sidecar does not answer: {error}")),
     }
 }
 
-fn ask(task: &Task, password: Option<&str>) -> io::Result<u16> {
-    let address = SocketAddr::V4(SocketAddrV4::new(task.alias, task.port));
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+/// The status of the answer to a harmless question.
+pub(crate) fn ask(address: SocketAddrV4, password: Option<&str>) -> io::Result<u16> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(address), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let credentials = password.map_or_else(String::new, |password| {
@@ -135,7 +133,7 @@ fn ask(task: &Task, password: Option<&str>) -> io::Result<u16> {
     status.ok_or_else(|| io::Error::other("its answer is not HTTP"))
 }
 
-fn interfaces() -> Outcome {
+pub(crate) fn interfaces() -> Outcome {
     let found = netlink::interfaces().map_err(|error| format!("cannot be listed: {error}"))?;
     // Tunnels that the kernel puts into every namespace are there and down, and nobody in here can raise them.
     let up: Vec<_> = found
@@ -150,7 +148,7 @@ fn interfaces() -> Outcome {
     }
 }
 
-fn routes() -> Outcome {
+pub(crate) fn routes() -> Outcome {
     let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
     // The first line names the columns; the loopback's addresses are in another table.
     if read("/proc/net/route")?.lines().count() > 1 {
@@ -209,7 +207,7 @@ fn outside() -> Outcome {
     Ok("out of reach".into())
 }
 
-fn identity() -> Outcome {
+pub(crate) fn identity() -> Outcome {
     let status = fs::read_to_string("/proc/self/status")
         .map_err(|error| format!("/proc/self/status: {error}"))?;
     let field = |name: &str| {
@@ -220,14 +218,21 @@ fn identity() -> Outcome {
             .unwrap_or_default()
     };
     for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        // gVisor has no such line; what is ambient is permitted and inheritable too (capabilities(7)).
+        if name == "CapAmb" && field(name).is_empty() {
+            continue;
+        }
         if u64::from_str_radix(field(name), 16) != Ok(0) {
             return Err(format!("{name} is {}", field(name)));
         }
     }
-    for (name, expected) in [("NoNewPrivs", "1"), ("Seccomp", "2")] {
-        if field(name) != expected {
-            return Err(format!("{name} is {:?}", field(name)));
-        }
+    match rustix::thread::no_new_privs() {
+        Ok(true) => {}
+        Ok(false) => return Err("new privileges are allowed".into()),
+        Err(error) => return Err(format!("no_new_privs: {error}")),
+    }
+    if field("Seccomp") != "2" {
+        return Err(format!("Seccomp is {:?}", field("Seccomp")));
     }
     let uids: Vec<_> = field("Uid").split_ascii_whitespace().collect();
     if uids.len() != 4 || uids.contains(&"0") {
@@ -239,7 +244,7 @@ fn identity() -> Outcome {
     ))
 }
 
-fn system_calls() -> Outcome {
+pub(crate) fn system_calls() -> Outcome {
     for flags in [
         UnshareFlags::NEWUSER,
         UnshareFlags::NEWNET,
@@ -263,8 +268,8 @@ fn system_calls() -> Outcome {
     Ok("filtered".into())
 }
 
-fn files(task: &Task) -> Outcome {
-    for path in &task.hidden {
+pub(crate) fn files(hidden: &[PathBuf]) -> Outcome {
+    for path in hidden {
         if path.exists() {
             return Err(format!("{} is visible", path.display()));
         }
@@ -289,10 +294,15 @@ fn files(task: &Task) -> Outcome {
             return Err(format!("{} could be written", path.display()));
         }
     }
+    Ok("nothing of the host's can be written or is private".into())
+}
+
+/// The bottle's own first process keeps to itself.
+pub(crate) fn first_process() -> Result<(), String> {
     if fs::read_link("/proc/1/root").is_ok() || fs::read("/proc/1/environ").is_ok() {
         return Err("the first process can be looked into".into());
     }
-    Ok("nothing of the host's can be written or is private".into())
+    Ok(())
 }
 
 /// Covered files are `/dev/null`, which anybody may write to.
@@ -302,7 +312,7 @@ fn is_null(file: &fs::File) -> bool {
     matches!((file.metadata().map(|meta| meta.rdev()), null), (Ok(own), Ok(null)) if own == null && own != 0)
 }
 
-fn processes() -> Outcome {
+pub(crate) fn processes() -> Outcome {
     let own = std::process::id().to_string();
     let entries = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
     let others: Vec<_> = entries

@@ -7,7 +7,7 @@ use proxy::config::Egress;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_saphyr::Spanned;
 
-use super::later::{Dockerfile, Extends, ForwardHostCredentials, GitGate, Later, Supervise};
+use super::later::{Extends, ForwardHostCredentials, GitGate, Later, Supervise};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,9 +41,13 @@ pub struct Provider {
     /// The name of the variable of the host that holds the provider's token.
     #[serde(default)]
     pub auth_token: Option<String>,
+    /// For backends of containers: an image that the engine has.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Instead: where it is built from.
+    #[serde(default)]
+    pub dockerfile: Option<String>,
 
-    #[serde(default, rename = "dockerfile")]
-    _dockerfile: Later<Dockerfile>,
     #[serde(default, rename = "forward_host_credentials")]
     _forward_host_credentials: Later<ForwardHostCredentials>,
 }

@@ -44,7 +44,6 @@ later! {
     Extends "extends",
     GitGate "git-gate",
     Supervise "supervise",
-    Dockerfile "dockerfile",
     ForwardHostCredentials "forward_host_credentials",
     Skills "skills",
 }

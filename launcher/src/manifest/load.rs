@@ -10,8 +10,9 @@ use proxy::policy::Policy;
 use serde_saphyr::Spanned;
 
 use super::agent::{AgentFile, GitUser};
-use super::bottle::{BottleFile, EnvValue};
+use super::bottle::{BottleFile, EnvValue, Provider};
 use super::front_matter::{Document, Mistake};
+use super::image::ImageSource;
 use super::template::Template;
 use super::{ManifestError, hint};
 use crate::environment;
@@ -45,6 +46,8 @@ pub struct Bottle {
     pub file: PathBuf,
     pub env: BTreeMap<String, EnvValue>,
     pub template: Template,
+    /// What a container's files would come from.
+    pub image: Option<ImageSource>,
     pub egress: Egress,
     /// As written, with the line.
     pub mounts: Vec<(u64, String)>,
@@ -198,6 +201,9 @@ fn parse_bottle(name: &Name, document: &Document) -> Result<Bottle, Mistake> {
             .map_err(|message| document.mistake(provider.referenced.line(), message, None))?;
     }
 
+    let image = image(&provider.value, &template, &document.file)
+        .map_err(|message| document.mistake(provider.referenced.line(), message, None))?;
+
     let mut env = BTreeMap::new();
     for (key, value) in written.env {
         let wrong = |message: String| {
@@ -233,9 +239,28 @@ fn parse_bottle(name: &Name, document: &Document) -> Result<Bottle, Mistake> {
         file: document.file.clone(),
         env,
         template,
+        image,
         egress,
         mounts,
     })
+}
+
+fn image(
+    provider: &Provider,
+    template: &Template,
+    manifest: &Path,
+) -> Result<Option<ImageSource>, String> {
+    match (&provider.image, &provider.dockerfile) {
+        (None, None) => Ok(template.image()),
+        (Some(_), Some(_)) => {
+            Err("agent_provider: `image` and `dockerfile` exclude each other".into())
+        }
+        (Some(name), None) => ImageSource::named(name).map(Some),
+        (None, Some(path)) => {
+            let home = env::var_os("HOME").map(PathBuf::from);
+            ImageSource::dockerfile(path, manifest, home.as_deref()).map(Some)
+        }
+    }
 }
 
 fn check_egress(document: &Document, egress: &Spanned<Egress>) -> Result<(), Mistake> {

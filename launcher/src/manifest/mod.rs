@@ -6,6 +6,7 @@ mod agent;
 mod bottle;
 mod front_matter;
 mod hint;
+mod image;
 mod later;
 mod load;
 mod template;
@@ -16,6 +17,7 @@ pub use agent::GitUser;
 pub use bottle::EnvValue;
 pub use front_matter::Mistake;
 pub use hint::nearest;
+pub use image::ImageSource;
 pub use load::{Agent, Bottle, Home, check_file};
 pub use template::Template;
 

@@ -4,6 +4,7 @@ use proxy::config::{Auth, AuthScheme, Dlp, OnMatch, Route};
 
 use super::bottle::Provider;
 use super::hint;
+use super::image::ImageSource;
 
 const KNOWN: [&str; 3] = ["claude", "command", "demo"];
 const CLAUDE_TOKEN: &str = "BOT_BOTTLE_CLAUDE_OAUTH_TOKEN";
@@ -72,6 +73,18 @@ impl Template {
             Self::Claude { .. } => "claude",
             Self::Command { .. } => "command",
             Self::Demo => "demo",
+        }
+    }
+
+    /// What a container of this provider is made of, where its bottle does not say.
+    pub fn image(&self) -> Option<ImageSource> {
+        match self {
+            Self::Claude { .. } => Some(ImageSource::BuiltIn {
+                provider: "claude",
+                text: include_str!("../providers/claude.Dockerfile"),
+            }),
+            Self::Command { .. } => None,
+            Self::Demo => Some(ImageSource::Own),
         }
     }
 

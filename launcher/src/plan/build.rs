@@ -8,7 +8,7 @@ use proxy::config::{Ca, Egress, File as SidecarFile, ProxyAuth};
 use proxy::policy::Policy;
 
 use super::{Git, Plan, PlanError, Program};
-use crate::backend::Kind;
+use crate::backend::Chosen;
 use crate::environment::{self, PROXY_USER};
 use crate::manifest::{EnvValue, Template};
 use crate::place::{Mount, PlaceError, Private, Workspace};
@@ -26,7 +26,7 @@ pub struct Draft {
     pub agent_file: Option<PathBuf>,
     pub bottle: String,
     pub bottle_file: Option<PathBuf>,
-    pub backend: Kind,
+    pub backend: Chosen,
     pub template: Template,
     pub system_prompt: String,
     pub prompt: Option<String>,
@@ -134,8 +134,10 @@ pub fn build(draft: Draft, state: &State, private: &Private) -> Result<Plan, Pla
         agent_file: draft.agent_file,
         bottle: draft.bottle,
         bottle_file: draft.bottle_file,
-        backend: draft.backend,
+        backend: draft.backend.kind,
         strength: draft.backend.strength(),
+        why: draft.backend.why,
+        container: draft.backend.container,
         workspace,
         program,
         headless: draft.headless,

@@ -12,6 +12,7 @@ use proxy::policy::{PolicyError, RouteSummary};
 use serde::Serialize;
 
 use crate::backend::Kind;
+pub use crate::manifest::ImageSource;
 use crate::place::{Mount, PlaceError, Workspace};
 use crate::state::{NameError, Slug};
 
@@ -46,6 +47,11 @@ pub struct Plan {
     pub bottle_file: Option<PathBuf>,
     pub backend: Kind,
     pub strength: &'static str,
+    /// Why this backend and no other.
+    pub why: String,
+    /// Where the backend is one of containers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
     /// The lowest that is free now; taken when the session starts.
     pub alias: Option<Ipv4Addr>,
     pub workspace: Workspace,
@@ -68,6 +74,18 @@ pub struct Plan {
     /// What the user should know and that is no error.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+/// What an agent's container is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Container {
+    pub image: ImageSource,
+    /// Another than the engine's own: gVisor's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// Its version.
+    pub engine: String,
+    pub socket: PathBuf,
 }
 
 /// What is executed in the bottle.

@@ -15,6 +15,17 @@ impl fmt::Display for Plan {
         writeln!(f, "bottle     {}{}", self.bottle, file(&self.bottle_file))?;
         writeln!(f, "name       {} (a new one at each start)", self.slug)?;
         writeln!(f, "backend    {}: {}", self.backend, self.strength)?;
+        writeln!(f, "chosen     {}", self.why)?;
+        if let Some(container) = &self.container {
+            writeln!(f, "image      {}", container.image)?;
+            writeln!(
+                f,
+                "engine     Docker {} on {}, runtime {}",
+                Escaped(&container.engine),
+                container.socket.display(),
+                container.runtime.as_deref().unwrap_or("the engine's own")
+            )?;
+        }
         match self.alias {
             Some(alias) => writeln!(f, "alias      {alias} (the lowest that is free now)")?,
             None => writeln!(f, "alias      none is free now")?,

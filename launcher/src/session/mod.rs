@@ -7,6 +7,7 @@ mod environment;
 mod signals;
 mod streams;
 pub mod terminal;
+mod timings;
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -15,19 +16,19 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::backend::{
-    Agent, Backend, BackendError, Bottle, Channel, ChooseError, Kind, Proof, Streams,
-};
+use crate::backend::{Agent, Backend, BackendError, Bottle, ChooseError, Kind, Proof, Streams};
+use crate::docker::Docker;
 use crate::exit::Exit;
 use crate::local::Local;
 use crate::place::Private;
 use crate::plan::{Plan, PlanError};
-use crate::sidecar::{Sidecar, SidecarError};
+use crate::sidecar::{Handle, Sidecar, SidecarError, SidecarStart};
 use crate::state::process::ProcessId;
 use crate::state::{Alias, AliasError, BottleDir, NameError, Record, Slug, State, StateError};
 use crate::undo::UndoStack;
 use environment::Secrets;
 use signals::{Event, Signals};
+use timings::Timings;
 
 /// What an agent has between a signal to the launcher and its end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -75,9 +76,16 @@ pub struct Options {
     pub sidecar_env: Vec<(String, String)>,
     /// More of the agent's environment.
     pub agent_env: Vec<(String, String)>,
+    /// Say how long each step took.
+    pub timings: bool,
+    /// Called with the host's address as the sidecar sees it, and with the sidecar's file, before the sidecar starts.
+    pub on_ground: Option<OnGround>,
     /// Called when the agent runs. Must not block.
     pub on_started: Option<Box<dyn FnOnce(Started)>>,
 }
+
+pub type OnGround =
+    Box<dyn FnOnce(std::net::Ipv4Addr, &mut proxy::config::File) -> std::io::Result<()>>;
 
 /// What the agent's standard streams are joined to.
 #[derive(Debug, Default)]
@@ -99,7 +107,7 @@ pub enum Attach {
 pub struct Started {
     pub slug: Slug,
     pub alias: std::net::Ipv4Addr,
-    pub sidecar_pid: u32,
+    pub sidecar: Handle,
     pub proof: Proof,
     pub audit: PathBuf,
     /// The name and the value of the canary in the agent's environment.
@@ -132,7 +140,17 @@ pub async fn run(
     options: Options,
 ) -> Result<Outcome, SessionError> {
     match plan.backend {
-        Kind::Local => run_in(Local::default(), plan, state, private, options).await,
+        Kind::Local => Box::pin(run_in(Local::default(), plan, state, private, options)).await,
+        Kind::Docker => {
+            Box::pin(run_in(
+                Docker::new(state.guest()),
+                plan,
+                state,
+                private,
+                options,
+            ))
+            .await
+        }
     }
 }
 
@@ -144,30 +162,47 @@ async fn run_in<B: Backend>(
     mut options: Options,
 ) -> Result<Outcome, SessionError> {
     let mut signals = Signals::listen()?;
+    let mut timings = Timings::new(options.timings);
     let attach = std::mem::take(&mut options.attach);
     let on_started = options.on_started.take();
+    let on_ground = options.on_ground.take();
+    let missing = backend.preflight();
+    if !missing.is_empty() {
+        return Err(BackendError::Missing(missing).into());
+    }
+    timings.done("preflight");
+    let held = backend.aliases_held()?;
     let start = Start {
         // Both locks outlive everything else: nobody gets the alias or sweeps the directory while anything is left.
-        alias: Alias::acquire(&state.aliases(), &plan.slug)?,
+        alias: Alias::acquire(&state.aliases(), &plan.slug, &held, |alias| {
+            backend.is_taken(alias)
+        })?,
         secrets: Secrets::generate(&plan)?,
         plan: &plan,
         state,
         private,
         options: &options,
     };
+    timings.done("alias");
     let mut directory = None;
     let mut undo = UndoStack::default();
+    let hooks = Hooks {
+        attach,
+        on_ground,
+        on_started,
+    };
     let ended = start
         .drive(
             &mut backend,
-            attach,
-            on_started,
+            hooks,
             &mut signals,
             &mut directory,
             &mut undo,
+            &mut timings,
         )
         .await;
     drop(backend);
+    timings.done("agent");
     // A second signal must not end the teardown half-way; `signals` goes on listening until it is done.
     let left = if options.keep {
         undo.unwind_but_files()
@@ -175,6 +210,8 @@ async fn run_in<B: Backend>(
         undo.unwind()
     };
     drop((directory, start, signals));
+    timings.done("teardown");
+    timings.say();
     for leftover in &left {
         say(&format!(
             "error: {leftover}\nhint: `launcher cleanup` removes it"
@@ -204,6 +241,13 @@ struct Start<'a> {
     options: &'a Options,
 }
 
+/// What of the options is used up.
+struct Hooks {
+    attach: Attach,
+    on_ground: Option<OnGround>,
+    on_started: Option<Box<dyn FnOnce(Started)>>,
+}
+
 struct Prepared {
     sidecar: Sidecar,
     proof: Proof,
@@ -213,14 +257,15 @@ impl Start<'_> {
     async fn drive<B: Backend>(
         &self,
         backend: &mut B,
-        attach: Attach,
-        on_started: Option<Box<dyn FnOnce(Started)>>,
+        hooks: Hooks,
         signals: &mut Signals,
         directory: &mut Option<BottleDir>,
         undo: &mut UndoStack,
+        timings: &mut Timings,
     ) -> Result<Exit, SessionError> {
+        let prepare = self.prepare(backend, hooks.on_ground, directory, undo, timings);
         let Prepared { mut sidecar, proof } = tokio::select! {
-            prepared = self.prepare(backend, directory, undo) => prepared?,
+            prepared = prepare => prepared?,
             signal = signals.end() => return Ok(Exit::signalled(signal.as_raw())),
         };
         say(&format!(
@@ -237,21 +282,22 @@ impl Start<'_> {
             program: self.plan.program.clone(),
             env,
         };
-        let (streams, joined) = streams::open(attach)?;
+        let (streams, joined) = streams::open(hooks.attach)?;
         let is_terminal = matches!(streams, Streams::Terminal);
         let master = tokio::select! {
             master = backend.attach(&agent, streams) => master?,
             signal = signals.end() => return Ok(Exit::signalled(signal.as_raw())),
         };
+        timings.done("attach");
         let terminal = match master {
             Some(master) if is_terminal => Some(terminal::Attached::new(master, undo)?),
             _ => None,
         };
-        if let Some(on_started) = on_started {
+        if let Some(on_started) = hooks.on_started {
             on_started(Started {
                 slug: self.plan.slug.clone(),
                 alias: self.alias.address,
-                sidecar_pid: sidecar.pid,
+                sidecar: sidecar.handle.clone(),
                 proof,
                 audit: self
                     .state
@@ -281,8 +327,10 @@ impl Start<'_> {
     async fn prepare<B: Backend>(
         &self,
         backend: &mut B,
+        on_ground: Option<OnGround>,
         slot: &mut Option<BottleDir>,
         undo: &mut UndoStack,
+        timings: &mut Timings,
     ) -> Result<Prepared, SessionError> {
         let Self {
             plan,
@@ -292,10 +340,6 @@ impl Start<'_> {
             secrets,
             options,
         } = self;
-        let missing = backend.preflight();
-        if !missing.is_empty() {
-            return Err(BackendError::Missing(missing).into());
-        }
         let directory = &*slot.insert(BottleDir::create(state, &plan.slug, undo)?);
         let mut record = Record {
             slug: plan.slug.clone(),
@@ -307,22 +351,34 @@ impl Start<'_> {
             workspace: plan.workspace.path().to_owned(),
             launcher: ProcessId::current()?,
             processes: Vec::new(),
+            proof: Vec::new(),
             kept: options.keep,
             run: directory.run.clone(),
         };
         directory.write_record(&record)?;
 
+        timings.done("directory");
+        let host = backend.ground(plan, undo).await?;
+        timings.done("ground");
         let mut file = plan.sidecar.clone();
         file.ca.certificate = directory.certificate();
-        file.listen = match backend.channel(directory, alias.address) {
-            Channel::Socket(path) => vec![format!("unix:{}", path.display())],
-            Channel::Address(address) => vec![address.to_string()],
+        if let Some(on_ground) = on_ground {
+            on_ground(host, &mut file)?;
+        }
+        let start = SidecarStart {
+            plan,
+            directory,
+            alias: alias.address,
+            file,
+            policy: &plan.policy,
+            env: environment::sidecar(plan, secrets, options)?,
         };
-        let env = environment::sidecar(plan, secrets, options)?;
-        let sidecar = Sidecar::start(directory, &file, &plan.policy, &env, undo).await?;
+        let sidecar = backend.sidecar(&start, undo).await?;
+        timings.done("sidecar");
         record.processes.extend(
-            i32::try_from(sidecar.pid)
-                .ok()
+            sidecar
+                .process()
+                .and_then(|pid| i32::try_from(pid).ok())
                 .and_then(|pid| ProcessId::of(pid).ok()),
         );
         directory.write_record(&record)?;
@@ -347,7 +403,11 @@ impl Start<'_> {
                 .filter_map(|pid| ProcessId::of(i32::try_from(*pid).ok()?).ok()),
         );
         directory.write_record(&record)?;
+        timings.done("boundary");
         let proof = backend.probe(&bottle).await?;
+        record.proof = proof.checks().to_vec();
+        directory.write_record(&record)?;
+        timings.done("probe");
         Ok(Prepared { sidecar, proof })
     }
 }

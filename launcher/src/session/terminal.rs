@@ -4,11 +4,11 @@
 //! no descriptor of ours: what it does to its terminal it does to that one. Ours is raw meanwhile.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
 use std::thread::JoinHandle;
 
-use rustix::termios::{OptionalActions, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{OptionalActions, Winsize, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
+use crate::backend::Terminal;
 use crate::undo::UndoStack;
 
 /// Whether there is a terminal to attach to.
@@ -16,14 +16,19 @@ pub fn is_there() -> bool {
     isatty(io::stdin()) && isatty(io::stdout())
 }
 
-#[derive(Debug)]
 pub struct Attached {
-    master: OwnedFd,
+    resize: Box<dyn Fn(Winsize) + Send>,
     output: Option<JoinHandle<()>>,
 }
 
+impl std::fmt::Debug for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attached").finish_non_exhaustive()
+    }
+}
+
 impl Attached {
-    pub fn new(master: OwnedFd, undo: &mut UndoStack) -> io::Result<Self> {
+    pub fn new(terminal: Terminal, undo: &mut UndoStack) -> io::Result<Self> {
         let saved = tcgetattr(io::stdin())?;
         let mut raw = saved.clone();
         raw.make_raw();
@@ -32,7 +37,7 @@ impl Attached {
         });
         tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
 
-        let mut output = std::fs::File::from(master.try_clone()?);
+        let mut output = std::fs::File::from(terminal.output);
         let output = std::thread::Builder::new()
             .name("terminal".into())
             .spawn(move || {
@@ -48,7 +53,7 @@ impl Attached {
                     }
                 }
             })?;
-        let mut input = std::fs::File::from(master.try_clone()?);
+        let mut input = std::fs::File::from(terminal.input);
         // Never joined: it sleeps in a read of our terminal until the process ends.
         std::thread::Builder::new()
             .name("keyboard".into())
@@ -64,7 +69,7 @@ impl Attached {
                 }
             })?;
         let attached = Self {
-            master,
+            resize: terminal.resize,
             output: Some(output),
         };
         attached.resize();
@@ -74,8 +79,7 @@ impl Attached {
     /// Gives the agent's terminal the size of ours; the kernel tells the agent.
     pub fn resize(&self) {
         if let Ok(size) = tcgetwinsize(io::stdout()) {
-            // A wrong size is no reason to end a session.
-            let _unchanged = tcsetwinsize(self.master.as_fd(), size);
+            (self.resize)(size);
         }
     }
 

@@ -6,17 +6,16 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::Slug;
+use super::{Slug, pool};
 
-const FIRST: u8 = 16;
-const LAST: u8 = 31;
 /// The port of the egress proxy, the same on every alias.
 pub const PROXY_PORT: u16 = 9099;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AliasError {
     #[error(
-        "all loopback aliases (127.0.0.{FIRST} to 127.0.0.{LAST}) are in use, by {0}; end one of these bottles, or run `launcher cleanup`"
+        "all loopback aliases ({first} to {last}) are in use, by {0}; end one of these bottles, or run `launcher cleanup`",
+        first = pool::ALL[0], last = pool::ALL[15]
     )]
     Exhausted(String),
     #[error("alias lock {path}: {source}")]
@@ -31,11 +30,20 @@ pub struct Alias {
 }
 
 impl Alias {
-    /// Takes the lowest free address. `directory` holds one lock file for each.
-    pub fn acquire(directory: &Path, slug: &Slug) -> Result<Self, AliasError> {
+    /// Takes the lowest free address. `directory` holds one lock file for each; `held` are those that something without
+    /// a lock of ours has, as far as that was known before, and `is_taken` looks once the lock is ours.
+    pub fn acquire(
+        directory: &Path,
+        slug: &Slug,
+        held: &[(Ipv4Addr, String)],
+        is_taken: impl Fn(Ipv4Addr) -> bool,
+    ) -> Result<Self, AliasError> {
         let mut holders = Vec::new();
-        for last in FIRST..=LAST {
-            let address = Ipv4Addr::new(127, 0, 0, last);
+        for address in pool::ALL {
+            if let Some((_, holder)) = held.iter().find(|(taken, _)| *taken == address) {
+                holders.push(holder.clone());
+                continue;
+            }
             let path = directory.join(format!("{address}.lock"));
             let failed = |source| AliasError::Lock {
                 path: path.display().to_string(),
@@ -50,6 +58,9 @@ impl Alias {
                 .open(&path)
                 .map_err(failed)?;
             match file.try_lock() {
+                Ok(()) if is_taken(address) => {
+                    holders.push(format!("another program on {address}:{PROXY_PORT}"));
+                }
                 Ok(()) => {
                     // Only for people: who holds it is said when the pool is exhausted.
                     file.set_len(0)
@@ -79,12 +90,10 @@ impl Alias {
 
     /// What `acquire` would take now; takes and writes nothing.
     pub fn peek(directory: &Path) -> Option<Ipv4Addr> {
-        (FIRST..=LAST)
-            .map(|last| Ipv4Addr::new(127, 0, 0, last))
-            .find(|address| {
-                File::open(directory.join(format!("{address}.lock")))
-                    .map_or(true, |file| file.try_lock().is_ok())
-            })
+        pool::ALL.into_iter().find(|address| {
+            File::open(directory.join(format!("{address}.lock")))
+                .map_or(true, |file| file.try_lock().is_ok())
+        })
     }
 }
 
@@ -96,23 +105,40 @@ mod tests {
     fn lowest_first_and_exhaustion_names_the_holders() {
         let directory = tempfile::tempdir().unwrap();
         let slug = |n: u8| format!("agent-{n:06x}").parse::<Slug>().unwrap();
-        let mut held: Vec<_> = (FIRST..=LAST)
-            .map(|n| Alias::acquire(directory.path(), &slug(n)).unwrap())
-            .collect();
+        let acquire = |n: u8| Alias::acquire(directory.path(), &slug(n), &[], |_| false);
+        let mut held: Vec<_> = (16..=31).map(|n| acquire(n).unwrap()).collect();
         assert_eq!(held[0].address, Ipv4Addr::new(127, 0, 0, 16));
         assert_eq!(Alias::peek(directory.path()), None);
-        let error = Alias::acquire(directory.path(), &slug(99))
-            .unwrap_err()
-            .to_string();
+        let error = acquire(99).unwrap_err().to_string();
         assert!(error.contains("agent-000010, agent-000011"), "{error}");
         drop(held.remove(3));
         assert_eq!(
             Alias::peek(directory.path()),
             Some(Ipv4Addr::new(127, 0, 0, 19))
         );
-        assert_eq!(
-            Alias::acquire(directory.path(), &slug(99)).unwrap().address,
-            Ipv4Addr::new(127, 0, 0, 19)
+        assert_eq!(acquire(99).unwrap().address, Ipv4Addr::new(127, 0, 0, 19));
+    }
+
+    #[test]
+    fn what_others_hold_is_passed_over_and_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let slug: Slug = "agent-000001".parse().unwrap();
+        let [first, second, third, ..] = pool::ALL;
+        let held = [(first, "other-000002".to_owned())];
+        let alias =
+            Alias::acquire(directory.path(), &slug, &held, |address| address == second).unwrap();
+        assert_eq!(alias.address, third);
+        // What was only looked at is free for others.
+        let next = Alias::acquire(directory.path(), &slug, &held, |_| false).unwrap();
+        assert_eq!(next.address, second);
+        let error = Alias::acquire(directory.path(), &slug, &held, |_| true)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(
+                "other-000002, agent-000001, agent-000001, another program on 127.0.0.19:9099"
+            ),
+            "{error}"
         );
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::process::ProcessId;
 use super::{Slug, State, StateError, at, make_dir, open_lock};
+use crate::backend::Check;
 use crate::undo::UndoStack;
 
 /// `sun_path` is 108 bytes with its terminator (unix(7)).
@@ -32,6 +33,9 @@ pub struct Record {
     /// What the launcher started; killed by the sweep where they outlive it.
     #[serde(default)]
     pub processes: Vec<ProcessId>,
+    /// What the probe found; empty until it was run.
+    #[serde(default)]
+    pub proof: Vec<Check>,
     /// Asked for with `--keep`: a start leaves it, `cleanup` removes it.
     #[serde(default)]
     pub kept: bool,

@@ -7,11 +7,13 @@
 //! STATE/bottles/SLUG/state.json    who started it; for `list` and the sweep
 //! STATE/bottles/SLUG/sidecar.yaml  no secrets: it names variables
 //! STATE/bottles/SLUG/run/          the sidecar's socket and its CA certificate
+//! STATE/guest/CONTENT/             copies of the launcher, as containers run it
 //! STATE/logs/SLUG/                 audit.jsonl and sidecar.log; kept
 //! ```
 
 mod alias;
 pub mod bottle;
+pub mod pool;
 pub mod process;
 mod slug;
 mod sweep;
@@ -40,11 +42,23 @@ pub enum StateError {
         path.display()
     )]
     Foreign { path: PathBuf, owner: u32 },
+    #[error("there is no bottle `{name}`{}", known_bottles(known))]
+    NoBottle { name: String, known: Vec<String> },
+    #[error("`{name}` could be any of: {}; give the whole name", known.join(", "))]
+    Ambiguous { name: String, known: Vec<String> },
     #[error(
         "the socket's path {} would be longer than the {limit} bytes that the kernel takes; set BOT_BOTTLE_STATE to a shorter one",
         path.display()
     )]
     SocketPath { path: PathBuf, limit: usize },
+}
+
+fn known_bottles(known: &[String]) -> String {
+    if known.is_empty() {
+        "; none is running".into()
+    } else {
+        format!("; there are: {}", known.join(", "))
+    }
 }
 
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> StateError + '_ {
@@ -114,6 +128,10 @@ impl State {
 
     pub fn bottles(&self) -> PathBuf {
         self.root.join("bottles")
+    }
+
+    pub fn guest(&self) -> PathBuf {
+        self.root.join("guest")
     }
 
     pub fn logs(&self) -> PathBuf {

@@ -35,8 +35,41 @@ impl ProcessId {
         Ok(Self { pid, started, boot })
     }
 
+    /// What `Display` wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (pid, rest) = text.split_once(':')?;
+        let (started, boot) = rest.split_once(':')?;
+        Some(Self {
+            pid: pid.parse().ok()?,
+            started: started.parse().ok()?,
+            boot: boot.to_owned(),
+        })
+    }
+
+    /// It ran before the host was started last.
+    pub fn is_of_another_boot(&self) -> bool {
+        fs::read_to_string(BOOT).is_ok_and(|boot| boot.trim() != self.boot)
+    }
+
     pub fn is_alive(&self) -> bool {
         Self::of(self.pid).is_ok_and(|now| now == *self)
+    }
+
+    /// Sends `signal` to exactly this process and waits for its end; whether it came in time. Also where it is gone.
+    pub fn end(&self, signal: Signal, patience: Duration) -> io::Result<bool> {
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return Ok(true);
+        };
+        let handle = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(handle) => handle,
+            Err(rustix::io::Errno::SRCH) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        // Looked at after the handle is open, as in `kill`.
+        if !self.is_alive() {
+            return Ok(true);
+        }
+        end(&handle, signal, patience)
     }
 
     /// Kills exactly this process and waits up to a second for its end; `Ok` also where it is gone already.
@@ -55,6 +88,13 @@ impl ProcessId {
         }
         end(&handle, Signal::KILL, Duration::from_secs(1))?;
         Ok(())
+    }
+}
+
+/// `PID:START:BOOT`.
+impl std::fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.pid, self.started, self.boot)
     }
 }
 

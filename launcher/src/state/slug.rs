@@ -70,6 +70,11 @@ impl Slug {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name of its agent.
+    pub fn agent(&self) -> &str {
+        self.0.rsplit_once('-').map_or("", |(agent, _)| agent)
+    }
 }
 
 impl fmt::Display for Slug {

@@ -36,6 +36,33 @@ impl State {
         self.look()
     }
 
+    /// The bottle of that name, or the only one of that agent.
+    pub fn find(&self, name: &str) -> Result<Found, StateError> {
+        let all = self.bottles_found()?;
+        let names: Vec<String> = all.iter().map(|found| found.name.clone()).collect();
+        let mut fitting: Vec<Found> = all
+            .into_iter()
+            .filter(|found| {
+                found.name == name
+                    || found
+                        .name
+                        .parse::<Slug>()
+                        .is_ok_and(|slug| slug.agent() == name)
+            })
+            .collect();
+        match fitting.len() {
+            1 => fitting.pop().ok_or(StateError::NoPlace),
+            0 => Err(StateError::NoBottle {
+                name: crate::escape::Escaped(name).to_string(),
+                known: names,
+            }),
+            _ => Err(StateError::Ambiguous {
+                name: name.to_owned(),
+                known: fitting.into_iter().map(|found| found.name).collect(),
+            }),
+        }
+    }
+
     fn look(&self) -> Result<Vec<Found>, StateError> {
         let directory = self.bottles();
         let entries = match fs::read_dir(&directory) {

@@ -54,7 +54,7 @@ impl Host {
         hosts
     }
 
-    fn build(unprivileged: bool) -> Self {
+    pub fn build(unprivileged: bool) -> Self {
         let directory = tempfile::Builder::new().prefix("bb").tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let top = fs::canonicalize(directory.path()).unwrap();
@@ -78,7 +78,12 @@ impl Host {
         host
     }
 
-    fn give(&self, path: &Path) {
+    /// As an ordinary user, where whoever runs the tests can be one.
+    pub fn unprivileged() -> Self {
+        Self::build(rustix::process::geteuid().is_root())
+    }
+
+    pub fn give(&self, path: &Path) {
         if self.unprivileged {
             chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
         }
@@ -126,6 +131,8 @@ impl Host {
             )
             .env("HOME", &self.home)
             .env("BOT_BOTTLE_STATE", &self.state)
+            // Whatever engine this machine has is not what most tests are about.
+            .env("BOT_BOTTLE_BACKEND", "local")
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.workspace)
             .stdin(Stdio::null())

@@ -1,0 +1,220 @@
+//! `__container-probe`: tries to get out of an agent's container, under the very confinement that the agent will have.
+//!
+//! The first question is whether there is a route. Only where there is none are addresses tried at all, so that no packet
+//! of a probe can leave the host; those that answer are listeners of the launcher's, which decides by what they heard.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::Check;
+use crate::local::probe::{self, Outcome};
+
+/// Every probe reports on all of these.
+pub const CHECKS: [&str; 11] = [
+    "sidecar",
+    "password",
+    "interfaces",
+    "routes",
+    "resolver",
+    "host",
+    "outside",
+    "identity",
+    "system calls",
+    "files",
+    "processes",
+];
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Task {
+    pub alias: Ipv4Addr,
+    pub port: u16,
+    pub password: String,
+    /// Where the launcher listens on the host, TCP and UDP.
+    pub canaries: Vec<SocketAddr>,
+    /// The host's own resolvers.
+    pub resolvers: Vec<IpAddr>,
+    /// Whether the kernel in there is gVisor's, which shows a process to others of its user, whatever it asks for. The
+    /// first process of a container has nothing that the agent lacks.
+    pub gvisor: bool,
+    /// Paths of the host.
+    pub hidden: Vec<PathBuf>,
+}
+
+pub fn main() -> ExitCode {
+    let mut text = String::new();
+    let outcome = io::stdin()
+        .take(1024 * 1024)
+        .read_to_string(&mut text)
+        .and_then(|_| Ok(serde_json::from_str::<Task>(&text)?))
+        .and_then(|task| Ok(serde_json::to_vec(&run(&task))?))
+        .and_then(|report| io::stdout().write_all(&report));
+    if outcome.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn run(task: &Task) -> Vec<Check> {
+    let sidecar = SocketAddrV4::new(task.alias, task.port);
+    let (interfaces, routes) = (probe::interfaces(), probe::routes());
+    let closed = interfaces.is_ok() && routes.is_ok();
+    let only_if_closed = |check: &dyn Fn() -> Outcome| {
+        if closed {
+            check()
+        } else {
+            Err("was not tried, because there is a way out".to_owned())
+        }
+    };
+    let outcomes = [
+        probe::sidecar(sidecar, &task.password),
+        probe::password(sidecar),
+        interfaces,
+        routes,
+        only_if_closed(&|| resolver(task)),
+        only_if_closed(&|| host(task)),
+        only_if_closed(&outside),
+        probe::identity(),
+        probe::system_calls(),
+        files(task),
+        probe::processes(),
+    ];
+    CHECKS
+        .iter()
+        .zip(outcomes)
+        .map(|(name, outcome)| {
+            let held = outcome.is_ok();
+            let (Ok(detail) | Err(detail)) = outcome;
+            Check {
+                name: (*name).into(),
+                held,
+                detail,
+            }
+        })
+        .collect()
+}
+
+/// None is named, and neither the engine's own, nor the host's, nor one outside answers.
+fn resolver(task: &Task) -> Outcome {
+    let named = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    if named
+        .lines()
+        .any(|line| line.trim_start().starts_with("nameserver"))
+    {
+        return Err("/etc/resolv.conf names one".into());
+    }
+    let engine = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
+    let stub = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
+    // A documentation address (RFC 5737): nobody is there.
+    let outside = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53));
+    let all = [engine, stub, outside]
+        .into_iter()
+        .chain(task.resolvers.iter().copied());
+    for ip in all {
+        let address = SocketAddr::new(ip, 53);
+        if TcpStream::connect_timeout(&address, PATIENCE).is_ok() {
+            return Err(format!("{address} took a TCP connection"));
+        }
+        if answers(address) {
+            return Err(format!("{address} answered a query"));
+        }
+    }
+    Ok("none".into())
+}
+
+/// Asks for the root's name servers.
+fn answers(address: SocketAddr) -> bool {
+    const QUERY: [u8; 17] = [0x62, 0x62, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+    let ask = || -> io::Result<usize> {
+        let local: SocketAddr = if address.is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let socket = UdpSocket::bind(local)?;
+        socket.connect(address)?;
+        socket.set_read_timeout(Some(PATIENCE / 4))?;
+        socket.send(&QUERY)?;
+        let mut answer = [0; 512];
+        socket.recv(&mut answer)
+    };
+    ask().is_ok()
+}
+
+/// The launcher's listeners: on 127.0.0.1, ::1, another alias, the networks' gateways and the host's own addresses.
+fn host(task: &Task) -> Outcome {
+    for canary in &task.canaries {
+        if TcpStream::connect_timeout(canary, PATIENCE).is_ok() {
+            return Err(format!("{canary} took a TCP connection"));
+        }
+        // To an address of the container's own loopback it can be sent; whether it was heard is the launcher's to say.
+        let sent = send(*canary);
+        if sent && !canary.ip().is_loopback() {
+            return Err(format!("a datagram to {canary} was sent"));
+        }
+    }
+    Ok(format!("{} listeners out of reach", task.canaries.len()))
+}
+
+fn outside() -> Outcome {
+    let addresses: [SocketAddr; 4] = [
+        ([169, 254, 169, 254], 80).into(),
+        ([192, 0, 2, 1], 443).into(),
+        ([198, 51, 100, 1], 22).into(),
+        (
+            std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
+            443,
+        )
+            .into(),
+    ];
+    for address in addresses {
+        if TcpStream::connect_timeout(&address, PATIENCE).is_ok() {
+            return Err(format!("a TCP connection to {address} was accepted"));
+        }
+        if send(address) {
+            return Err(format!("a datagram to {address} was sent"));
+        }
+    }
+    Ok("out of reach".into())
+}
+
+fn send(address: SocketAddr) -> bool {
+    let local: SocketAddr = if address.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+    };
+    UdpSocket::bind(local)
+        .and_then(|socket| socket.send_to(b"probe", address))
+        .is_ok()
+}
+
+fn files(task: &Task) -> Outcome {
+    let said = probe::files(&task.hidden)?;
+    no_engine()?;
+    if !task.gvisor {
+        probe::first_process()?;
+    }
+    Ok(said)
+}
+
+fn no_engine() -> Result<(), String> {
+    for path in [
+        "/var/run/docker.sock",
+        "/run/docker.sock",
+        "/run/containerd/containerd.sock",
+        "/run/podman/podman.sock",
+    ] {
+        if fs::symlink_metadata(path).is_ok() {
+            return Err(format!("{path} is visible"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! An agent that is attached to a terminal, through the engine.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::common::Running;
+use crate::engine;
+
+fn size(terminal: &OwnedFd, rows: u16, columns: u16) {
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(terminal.as_fd(), size).unwrap();
+}
+
+#[test]
+fn the_agent_has_a_terminal_and_ours_is_given_back() {
+    let Some((host, _turn)) = engine::host() else {
+        return;
+    };
+    // The byte 1 at the beginning of output is a header to some clients, and here it is the agent's.
+    let script = "stty size; printf '\\\\001\\\\002\\\\377raw\\\\n'; trap 'echo interrupted' INT; echo ready; read line; read line; echo got $line; while read line; do stty size; done; exit 9";
+    host.bottle(
+        "sh",
+        &format!(
+            "agent_provider: {{template: command, command: [sh, -c, \"{script}\"], dockerfile: ../images/sh/Dockerfile}}"
+        ),
+    );
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let slave = rustix::fs::open(
+        name,
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .unwrap();
+    size(&master, 33, 111);
+    let before = tcgetattr(&slave).unwrap().local_modes;
+    assert!(before.contains(LocalModes::ICANON));
+
+    let launcher = host
+        .command(&["start", "sh"])
+        .stdin(slave.try_clone().unwrap())
+        .stdout(slave.try_clone().unwrap())
+        .stderr(slave.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let launcher = Running::of(launcher);
+    let mut screen = Screen::of(File::from(master.try_clone().unwrap()));
+    let shown = screen.until("ready");
+    assert!(
+        shown.contains("33 111\r\n\u{1}\u{2}\u{fffd}raw\r\n"),
+        "{shown:?}"
+    );
+    assert!(
+        !tcgetattr(&slave)
+            .unwrap()
+            .local_modes
+            .contains(LocalModes::ISIG)
+    );
+    let mut keyboard = File::from(master.try_clone().unwrap());
+    keyboard.write_all(b"\x03").unwrap();
+    screen.until("interrupted");
+    keyboard.write_all(b"hello\r").unwrap();
+    screen.until("got hello");
+
+    size(&master, 20, 50);
+    launcher.signal(rustix::process::Signal::WINCH);
+    let asked = std::time::Instant::now();
+    while !screen.shown.contains("20 50") {
+        assert!(
+            asked.elapsed() < Duration::from_secs(30),
+            "{}",
+            screen.shown
+        );
+        keyboard.write_all(b"\r").unwrap();
+        screen.more(Duration::from_millis(200));
+    }
+    // ^P^Q is an engine's way off a terminal, and here two keys like any other; ^D is the end of the input.
+    keyboard.write_all(b"\x10\x11\r\x04").unwrap();
+    assert_eq!(launcher.wait(), Some(9));
+    assert_eq!(tcgetattr(&slave).unwrap().local_modes, before);
+}
+
+struct Screen {
+    parts: mpsc::Receiver<Vec<u8>>,
+    shown: String,
+}
+
+impl Screen {
+    fn of(mut terminal: File) -> Self {
+        let (sender, parts) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = terminal.read(&mut buffer) {
+                if sender.send(buffer[..length].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            parts,
+            shown: String::new(),
+        }
+    }
+
+    fn more(&mut self, patience: Duration) -> bool {
+        match self.parts.recv_timeout(patience) {
+            Ok(part) => {
+                self.shown.push_str(&String::from_utf8_lossy(&part));
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// What has been shown when `text` is.
+    fn until(&mut self, text: &str) -> String {
+        while !self.shown.contains(text) {
+            assert!(
+                self.more(Duration::from_secs(30)),
+                "{text:?} is not shown: {}",
+                self.shown
+            );
+        }
+        self.shown.clone()
+    }
+}
