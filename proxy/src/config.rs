@@ -3,7 +3,7 @@
 //! Everything here is plain text of the user's; [`crate::settings`] and [`crate::policy`] parse it into what is meant.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,27 @@ pub struct Upstream {
     /// Names that are answered from here and not by DNS.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hosts: BTreeMap<String, IpAddr>,
+    /// `ADDRESS:PORT` of DNS servers in place of the system's (`/etc/resolv.conf`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<SocketAddr>,
+    /// An HTTP proxy that all origins are reached through, by CONNECT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<CorporateProxy>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorporateProxy {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// For `Proxy-Authorization: Basic`; the password is the value of the environment variable `password_ref`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_ref: Option<String>,
+    /// Hosts (`git.corp.example`, `*.corp.example`) that are reached without it, as names in `upstream.hosts` are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub direct: Vec<String>,
 }
 
 /// A bottle's `egress` section.

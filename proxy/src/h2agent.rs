@@ -10,7 +10,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::exchange::{self, After, Gone, Reply, RequestBody};
 use crate::h1::agent::own_headers;
@@ -19,6 +19,7 @@ use crate::h2side;
 use crate::host::Authority;
 use crate::limits;
 use crate::message::{BodyError, Frame, Headers, RequestHead, ResponseHead, Size};
+use crate::pace::Pace;
 use crate::record::Entry;
 use crate::sidecar::Sidecar;
 use crate::upstream::pool::Pool;
@@ -163,6 +164,7 @@ async fn one(
         size,
         done: size == Size::Empty,
         idle: limits::BODY_IDLE,
+        pace: Some(Pace::new()),
     };
     let after = exchange::run(sidecar, pool, &host, head, &mut body, &mut reply).await;
     if after == After::Broken
@@ -244,6 +246,8 @@ struct StreamBody {
     size: Size,
     done: bool,
     idle: Duration,
+    /// In place of `idle`, until time is to be taken.
+    pace: Option<Pace>,
 }
 
 impl RequestBody for StreamBody {
@@ -254,15 +258,21 @@ impl RequestBody for StreamBody {
     /// As long as a whole day; a stream that both sides leave open is ended by the side of the origin.
     fn take_your_time(&mut self) {
         self.idle = Duration::from_secs(24 * 60 * 60);
+        self.pace = None;
     }
 
     async fn frame(&mut self) -> Result<Option<Frame>, BodyError> {
         if self.done {
             return Ok(None);
         }
-        let data = timeout(self.idle, h2side::receive(&mut self.recv))
+        let patience = self.pace.as_ref().map_or(self.idle, Pace::patience);
+        let begun = Instant::now();
+        let data = timeout(patience, h2side::receive(&mut self.recv))
             .await
             .map_err(|_| BodyError::Timeout)?;
+        if let (Some(pace), Some(Ok(data))) = (&mut self.pace, &data) {
+            pace.came(begun.elapsed(), data.len());
+        }
         if let Some(data) = data {
             return Ok(Some(Frame::Data(data?)));
         }

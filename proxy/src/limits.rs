@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 /// Connections that one sidecar serves at a time; further ones wait in the listener's queue.
-pub const CONNECTIONS: usize = 1024;
+pub const CONNECTIONS: usize = 4096;
+/// As many however few files may be open: then opening one fails, and is told.
+pub const FEWEST_CONNECTIONS: usize = 16;
 /// A request's or response's head, start line and all.
 pub const HEAD_BYTES: usize = 64 * 1024;
 pub const HEADERS: usize = 100;
@@ -59,9 +61,20 @@ pub const HEAD: Duration = Duration::from_secs(15);
 /// From CONNECT's answer to a complete ClientHello, and for each TLS handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 pub const RESOLVE: Duration = Duration::from_secs(10);
+/// Of [`RESOLVE`], for one question to one name server.
+pub const RESOLVE_ATTEMPT: Duration = Duration::from_secs(3);
+/// Addresses in one answer.
+pub const ADDRESSES: usize = 64;
+/// Addresses that are tried, each [`STAGGER`] after the one before (RFC 8305 §8), within [`DIAL`].
+pub const ATTEMPTS: usize = 8;
+pub const STAGGER: Duration = Duration::from_millis(250);
 pub const DIAL: Duration = Duration::from_secs(10);
 /// Between two reads of a request body.
 pub const BODY_IDLE: Duration = Duration::from_secs(60);
+/// What a request body is waited for before it must have kept up [`BODY_RATE`].
+pub const BODY_GRACE: Duration = Duration::from_secs(30);
+/// Bytes a second of a request body, on average.
+pub const BODY_RATE: u32 = 1024;
 /// Between two requests of a connection, and between two reads of a response (a model may think for minutes).
 pub const IDLE: Duration = Duration::from_secs(600);
 /// For a peer to take what we write.

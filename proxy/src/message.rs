@@ -65,10 +65,28 @@ impl Headers {
         });
     }
 
+    /// True where a name is not `Content-Length` or `Transfer-Encoding` and some software takes it for one: CGI and
+    /// WSGI read an underscore as a hyphen, PHP a full stop as an underscore.
+    pub fn imitates_framing(&self) -> bool {
+        self.list.iter().any(|(name, _)| {
+            FRAMING.iter().any(|framing| {
+                name.len() == framing.len()
+                    && !name.eq_ignore_ascii_case(framing)
+                    && name.iter().zip(*framing).all(|(own, other)| {
+                        own.eq_ignore_ascii_case(other)
+                            || (*other == b'-' && !own.is_ascii_alphanumeric())
+                    })
+            })
+        })
+    }
+
     /// As [`Headers::strip_hop_by_hop`], for a trailer section: what decides how a message is read, who asks or where
     /// it goes has no place there (RFC 9110 §6.5.1), and some origins take trailers for headers.
     pub fn strip_trailers(&mut self) {
         self.strip_hop_by_hop();
+        if self.imitates_framing() {
+            self.list.clear();
+        }
         self.list.retain(|(name, _)| {
             !NOT_IN_TRAILERS
                 .iter()
@@ -76,6 +94,8 @@ impl Headers {
         });
     }
 }
+
+const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 
 const NOT_IN_TRAILERS: [&[u8]; 12] = [
     b"alt-svc",

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::config::File;
 use crate::confine;
+use crate::descriptors;
 use crate::limits;
 use crate::secrets::Secrets;
 use crate::server::{self, Listener};
@@ -103,7 +104,7 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
         ca_certificate: &file.ca.certificate,
         policy: sidecar.ruling().policy.hash().to_owned(),
     };
-    let room = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let room = Arc::new(Semaphore::new(descriptors::connections()));
     for listener in listeners {
         tokio::spawn(server::accept(
             Arc::clone(&sidecar),

@@ -20,6 +20,7 @@ use crate::h1::parse::{self, Framing, Request, Target};
 use crate::h1::write;
 use crate::host::{Authority, Host, HostName, Scheme};
 use crate::inspect;
+use crate::isolate::isolated;
 use crate::limits;
 use crate::net::Socket;
 use crate::record::Entry;
@@ -106,7 +107,7 @@ pub async fn accept(sidecar: Arc<Sidecar>, listener: Listener, room: Arc<Semapho
                 wait = Duration::from_millis(5);
                 let connection = Arc::clone(&sidecar);
                 sidecar.tasks.spawn(async move {
-                    Box::pin(serve(&connection, socket)).await;
+                    isolated(serve(&connection, socket)).await;
                     drop(permit);
                 });
             }
@@ -303,12 +304,12 @@ impl Outer<'_> {
             .policy
             .admits(Scheme::Http, authority)
             .map_err(|denial| Cause::from(&denial))?;
-        let (resolver, tls) = (
-            self.sidecar.resolver.clone(),
+        let (dialer, tls) = (
+            Arc::clone(&self.sidecar.dialer),
             self.sidecar.upstream_tls.clone(),
         );
         Ok(Pool::open(
-            resolver,
+            dialer,
             tls,
             Scheme::Http,
             authority.clone(),

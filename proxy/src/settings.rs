@@ -11,6 +11,7 @@ use crate::host::{HostError, HostName};
 use crate::inspect::{ScannerError, Scanners};
 use crate::policy::{Policy, PolicyError};
 use crate::secrets::{Secret, Secrets};
+use crate::upstream::corporate::ProxyError;
 
 pub const DEFAULT_HOLD: usize = 1024 * 1024;
 /// What is held is memory: an operator may ask for this much and no more.
@@ -33,6 +34,8 @@ pub enum ConfigError {
     Hold(String),
     #[error("upstream.hosts: {name}: {source}")]
     UpstreamHost { name: String, source: HostError },
+    #[error(transparent)]
+    UpstreamProxy(#[from] ProxyError),
     #[error("proxy_auth: the environment variable {0} is not set or empty")]
     ProxyPassword(String),
     #[error(transparent)]

@@ -21,6 +21,8 @@ use crate::secrets::Secrets;
 use crate::settings::{ConfigError, Fixed, Ruling};
 use crate::tls::{self, TlsError};
 use crate::upstream::address::Resolver;
+use crate::upstream::corporate::CorporateProxy;
+use crate::upstream::dial::Dialer;
 use crate::verdict::{Cause, Refusal};
 
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +46,7 @@ pub struct Sidecar {
     ruling: ArcSwap<Ruling>,
     secrets: Secrets,
     pub audit: Audit,
-    pub resolver: Resolver,
+    pub dialer: Arc<Dialer>,
     pub upstream_tls: tls::Upstream,
     pub agent_tls: tls::Agent,
     /// Whether the agent that last spoke to an origin could do HTTP/2; what is offered to the origin follows it.
@@ -74,8 +76,16 @@ impl Sidecar {
             path: file.audit.clone(),
             source,
         })?;
+        let upstream = &file.upstream;
+        let resolver = Resolver::new(fixed.upstream_hosts.clone(), upstream.nameservers.clone());
+        let proxy = upstream
+            .proxy
+            .as_ref()
+            .map(|typed| CorporateProxy::parse(typed, &secrets))
+            .transpose()
+            .map_err(ConfigError::from)?;
         Ok(Arc::new(Self {
-            resolver: Resolver::new(fixed.upstream_hosts.clone()),
+            dialer: Arc::new(Dialer::new(resolver, proxy)),
             upstream_tls: tls::Upstream::new(&file.upstream.ca_files)?,
             agent_tls: tls::Agent::new(authority)?,
             fixed,

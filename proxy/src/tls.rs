@@ -11,10 +11,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig};
+use rustls::{
+    AlertDescription, ClientConfig, PeerIncompatible, PeerMisbehaved, RootCertStore, ServerConfig,
+};
 
 use crate::ca::Authority;
 use crate::host::Host;
+use crate::upstream::verify::{self, Verifier};
 
 pub const H2: &[u8] = b"h2";
 pub const HTTP1: &[u8] = b"http/1.1";
@@ -64,7 +67,8 @@ impl Upstream {
         }
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(roots, provider())?))
             .with_no_client_auth();
         config.resumption = Resumption::in_memory_sessions(4096);
         let mut both = config.clone();
@@ -190,33 +194,53 @@ impl rustls::server::ProducesTickets for NoTickets {
 /// A stable code and words for why an origin's TLS was not accepted.
 pub fn explain(error: &rustls::Error) -> (&'static str, String) {
     use rustls::Error;
-    match error {
-        Error::InvalidCertificate(problem) => {
-            let code = match problem {
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    "upstream-tls-expired"
-                }
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                    "upstream-tls-not-yet-valid"
-                }
-                CertificateError::NotValidForName
-                | CertificateError::NotValidForNameContext { .. } => "upstream-tls-wrong-host",
-                CertificateError::UnknownIssuer => "upstream-tls-unknown-issuer",
-                CertificateError::BadSignature => "upstream-tls-bad-signature",
-                CertificateError::InvalidPurpose
-                | CertificateError::InvalidPurposeContext { .. } => "upstream-tls-wrong-usage",
-                CertificateError::Revoked => "upstream-tls-revoked",
-                _ => "upstream-tls-certificate",
-            };
-            (code, problem.to_string())
+    let (code, words) = match error {
+        Error::InvalidCertificate(problem) => match verify::reason(problem) {
+            Some(distrust) => (distrust.code(), distrust.words()),
+            None => return ("upstream-tls-certificate", problem.to_string()),
+        },
+        Error::NoCertificatesPresented => {
+            ("upstream-tls-no-certificate", "it showed no certificate")
         }
         Error::NoApplicationProtocol
-        | Error::AlertReceived(AlertDescription::NoApplicationProtocol) => (
+        | Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+        | Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol) => (
             NO_ALPN,
-            "the origin speaks none of the protocols that it was offered".into(),
+            "it speaks none of the protocols that it was offered (ALPN)",
         ),
-        Error::AlertReceived(_) => ("upstream-tls-alert", error.to_string()),
-        Error::InvalidMessage(_) => ("upstream-tls-not-tls", error.to_string()),
-        other => ("upstream-tls", other.to_string()),
-    }
+        Error::AlertReceived(AlertDescription::ProtocolVersion)
+        | Error::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        ) => (
+            "upstream-tls-version",
+            "it speaks neither TLS 1.2 nor TLS 1.3",
+        ),
+        Error::AlertReceived(
+            AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity,
+        ) => (
+            "upstream-tls-cipher",
+            "it refused the handshake: it has no cipher in common with us that is safe, or asks for a client certificate",
+        ),
+        Error::AlertReceived(AlertDescription::UnrecognisedName) => (
+            "upstream-tls-unknown-name",
+            "it does not know the host that it was asked for",
+        ),
+        Error::AlertReceived(
+            AlertDescription::CertificateRequired | AlertDescription::BadCertificate,
+        ) => (
+            "upstream-tls-client-certificate",
+            "it asks for a client certificate",
+        ),
+        Error::AlertReceived(_) => return ("upstream-tls-alert", error.to_string()),
+        Error::InvalidMessage(_) => (
+            "upstream-tls-not-tls",
+            "what it answered is not TLS; does this port speak another protocol?",
+        ),
+        Error::PeerMisbehaved(_) | Error::PeerIncompatible(_) => {
+            return ("upstream-tls-misbehaved", error.to_string());
+        }
+        other => return ("upstream-tls", other.to_string()),
+    };
+    (code, words.to_owned())
 }

@@ -64,7 +64,7 @@ async fn admitted(
         .map_err(|denial| Cause::from(&denial))?;
     let offer_h2 = sidecar.agent_h2.get(authority).unwrap_or(true);
     let pool = Pool::open(
-        sidecar.resolver.clone(),
+        Arc::clone(&sidecar.dialer),
         sidecar.upstream_tls.clone(),
         Scheme::Https,
         authority.clone(),

@@ -76,6 +76,8 @@ pub enum Cause {
     Resolve(String),
     PrivateAddress(String),
     Connect(String),
+    /// The proxy between us and the origin.
+    UpstreamProxy(String),
     UpstreamTls(&'static str, String),
     UpstreamProtocol(String),
     UpstreamTimeout,
@@ -116,6 +118,7 @@ impl Cause {
             Self::Resolve(_)
             | Self::PrivateAddress(_)
             | Self::Connect(_)
+            | Self::UpstreamProxy(_)
             | Self::UpstreamTls(..)
             | Self::UpstreamProtocol(_)
             | Self::UpstreamTimeout
@@ -156,6 +159,7 @@ impl Cause {
             Self::Resolve(_) => "upstream-resolve",
             Self::PrivateAddress(_) => "upstream-private-address",
             Self::Connect(_) => "upstream-connect",
+            Self::UpstreamProxy(_) => "upstream-proxy",
             Self::UpstreamTls(code, _) => code,
             Self::UpstreamProtocol(_) => "upstream-protocol",
             Self::UpstreamTimeout => "upstream-timeout",
@@ -218,6 +222,7 @@ impl Cause {
                 format!("the host resolves to {address}, which is not a public address (allow_private)")
             }
             Self::Connect(why) => format!("the origin could not be reached: {why}"),
+            Self::UpstreamProxy(why) => format!("the proxy on the way to the origin (upstream.proxy) failed: {why}"),
             Self::UpstreamTls(_, why) => format!("the origin's TLS was not accepted: {why}"),
             Self::UpstreamProtocol(why) => format!("the origin broke the protocol: {why}"),
             Self::UpstreamTimeout => "the origin did not answer in time".into(),

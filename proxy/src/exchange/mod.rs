@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use detectors::{Finding, Location, redact};
-use http::Method;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{OnMatch, OnOversize};
@@ -28,7 +27,7 @@ use crate::record::Entry;
 use crate::settings::Ruling;
 use crate::sidecar::Sidecar;
 use crate::upstream::lane::{Lane, SendFailure};
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::{Pool, RouteKey};
 use crate::verdict::{Cause, Refusal};
 pub use grpc::is_grpc;
 pub use message::Message;
@@ -253,14 +252,18 @@ impl<'a> Exchange<'a> {
 
     /// Method, upgrade and policy.
     fn admit<'r>(&self, ruling: &'r Ruling, head: &RequestHead) -> Result<&'r Route, Refusal> {
-        match head.method {
-            Method::CONNECT => return Err(Cause::Method("CONNECT").into()),
-            // It would echo the injected credential to the agent.
-            Method::TRACE => return Err(Cause::Method("TRACE").into()),
-            _ if head.method.as_str().eq_ignore_ascii_case("TRACK") => {
-                return Err(Cause::Method("TRACK").into());
-            }
-            _ => {}
+        // Some origins read a method without case.
+        let method = head.method.as_str();
+        if let Some(name) = NOT_FORWARDED
+            .iter()
+            .find(|name| method.eq_ignore_ascii_case(name))
+        {
+            return Err(Cause::Method(name).into());
+        }
+        // On HTTP/2 such a name was not refused where the head was read.
+        if head.headers.imitates_framing() {
+            let why = "a field that some software takes for Content-Length or Transfer-Encoding";
+            return Err(Cause::Malformed(why.into()).into());
         }
         if head.headers.first("upgrade").is_some() && !self.switching {
             return Err(Cause::Upgrade.into());
@@ -499,15 +502,23 @@ impl<'a> Exchange<'a> {
     }
 
     async fn lane(&self, route: &Route) -> Result<Lane, Refusal> {
-        let lane = self.pool.lane().await?;
+        let lane = self.pool.lane(&self.route_key(route)).await?;
         self.check_address(route)?;
         Ok(lane)
     }
 
+    fn route_key(&self, route: &Route) -> RouteKey {
+        RouteKey {
+            policy: self.ruling.policy.hash().to_owned(),
+            index: route.index,
+        }
+    }
+
     async fn fresh_lane(&self, route: &Route, dead: &Lane) -> Result<Lane, Refusal> {
+        let key = self.route_key(route);
         let lane = match dead {
-            Lane::H1(_) => self.pool.fresh_h1().await?,
-            Lane::H2(_) => self.pool.lane().await?,
+            Lane::H1(_) => self.pool.fresh_h1(&key).await?,
+            Lane::H2(_) => self.pool.lane(&key).await?,
         };
         self.check_address(route)?;
         Ok(lane)
@@ -539,6 +550,9 @@ impl<'a> Exchange<'a> {
         }
     }
 }
+
+/// TRACE, by both its names, would echo the injected credential to the agent; CONNECT would be a tunnel in a tunnel.
+const NOT_FORWARDED: [&str; 3] = ["CONNECT", "TRACE", "TRACK"];
 
 const INSTEAD_OF_METHOD: [&str; 3] = [
     "x-http-method-override",

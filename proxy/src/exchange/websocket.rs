@@ -171,7 +171,7 @@ impl<'a> Exchange<'a> {
     /// A WebSocket goes over HTTP/1.1, whatever else the origin speaks.
     async fn http1(&self, route: &Route) -> Result<Lane, Refusal> {
         if self.pool.speaks_h2() {
-            let lane = self.pool.fresh_h1().await?;
+            let lane = self.pool.fresh_h1(&self.route_key(route)).await?;
             self.check_address(route)?;
             Ok(lane)
         } else {

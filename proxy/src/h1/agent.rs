@@ -100,7 +100,7 @@ pub async fn one<S: AsyncRead + AsyncWrite + Send + Unpin>(
     if handshake::is_asked(&request.headers) {
         return exchange::websocket(sidecar, pool, &host, request, target, reader, writer).await;
     }
-    let mut body = reader.body(request.framing, limits::BODY_IDLE);
+    let mut body = reader.body(request.framing, limits::BODY_IDLE).paced();
     let after = exchange::run(
         sidecar,
         pool,

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::parse::{self, Framing, Malformed};
 use crate::limits;
 use crate::message::{BodyError, Frame, Size};
+use crate::pace::Pace;
 
 /// Why no head came.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             state,
             size: size(framing),
             idle,
+            pace: None,
         }
     }
 
@@ -161,9 +163,26 @@ pub struct Body<'a, R> {
     state: State,
     size: Size,
     idle: Duration,
+    pace: Option<Pace>,
 }
 
 impl<R: AsyncRead + Unpin> Body<'_, R> {
+    /// Holds the sender to a rate, in place of a time between two reads.
+    pub fn paced(mut self) -> Self {
+        self.pace = Some(Pace::new());
+        self
+    }
+
+    async fn more(&mut self) -> Result<usize, BodyError> {
+        let Some(pace) = &mut self.pace else {
+            return self.reader.fill(self.idle).await;
+        };
+        let begun = Instant::now();
+        let read = self.reader.fill(pace.patience()).await?;
+        pace.came(begun.elapsed(), read);
+        Ok(read)
+    }
+
     pub fn size(&self) -> Size {
         self.size
     }
@@ -217,7 +236,7 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
                     }
                 }
                 State::UntilClose => {
-                    if self.reader.buf.is_empty() && self.reader.fill(self.idle).await? == 0 {
+                    if self.reader.buf.is_empty() && self.more().await? == 0 {
                         self.state = State::Done;
                         return Ok(None);
                     }
@@ -228,7 +247,7 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
     }
 
     async fn data(&mut self, left: u64) -> Result<Bytes, BodyError> {
-        if self.reader.buf.is_empty() && self.reader.fill(self.idle).await? == 0 {
+        if self.reader.buf.is_empty() && self.more().await? == 0 {
             return Err(BodyError::Truncated);
         }
         let take = usize::try_from(left)
@@ -251,7 +270,7 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
             if self.reader.buf.len() > limit {
                 return Err(BodyError::Malformed("a line is too long"));
             }
-            if self.reader.fill(self.idle).await? == 0 {
+            if self.more().await? == 0 {
                 return Err(BodyError::Truncated);
             }
         }
@@ -289,7 +308,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
         return Err(bad);
     }
     if line.len() > limits::CHUNK_LINE_BYTES
-        || line.iter().any(|byte| *byte < 0x20 || *byte == 0x7f)
+        || line.iter().any(|byte| *byte < 0x20 || *byte >= 0x7f)
     {
         return Err(BodyError::Malformed(
             "a chunk extension that no one should send",
@@ -353,6 +372,38 @@ mod tests {
         }
         let long = [b"5;".as_slice(), &[b'a'; 300], b"\r\nhello\r\n0\r\n\r\n"].concat();
         assert!(read(&long, Framing::Chunked).await.is_err());
+    }
+
+    /// One byte a second for ever: ended after the grace, in whatever framing.
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_ends() {
+        use tokio::io::AsyncWriteExt as _;
+        for framing in [Framing::Length(1_000_000), Framing::Chunked] {
+            let (mut agent, ours) = tokio::io::duplex(64);
+            let trickle = tokio::spawn(async move {
+                let _gone = agent.write_all(b"ffff\r\n").await;
+                while agent.write_all(b"a").await.is_ok() {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            });
+            let begun = Instant::now();
+            let mut reader = Reader::new(ours, BytesMut::new());
+            let mut body = reader.body(framing, limits::BODY_IDLE).paced();
+            let ended = loop {
+                match body.frame().await {
+                    Ok(Some(_)) => {}
+                    ended => break ended,
+                }
+            };
+            assert!(matches!(ended, Err(BodyError::Timeout)), "{ended:?}");
+            let took = begun.elapsed();
+            let grace = limits::BODY_GRACE;
+            assert!(
+                took >= grace && took < grace + Duration::from_secs(5),
+                "{took:?}"
+            );
+            trickle.abort();
+        }
     }
 
     #[tokio::test]

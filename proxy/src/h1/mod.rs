@@ -6,3 +6,6 @@ pub mod agent;
 pub mod body;
 pub mod parse;
 pub mod write;
+
+#[cfg(test)]
+mod mutations;

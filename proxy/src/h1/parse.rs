@@ -106,6 +106,11 @@ pub fn request(buf: &mut BytesMut) -> Result<Option<Request>, Malformed> {
     if host.is_none() && !http10 {
         return Err(Malformed::Syntax("HTTP/1.1 without Host"));
     }
+    if headers.imitates_framing() {
+        return Err(Malformed::Syntax(
+            "a field that some software takes for Content-Length or Transfer-Encoding",
+        ));
+    }
     let framing = match declared_framing(&headers, http10)? {
         Some(framing) => framing,
         None => Framing::Empty,
@@ -113,10 +118,8 @@ pub fn request(buf: &mut BytesMut) -> Result<Option<Request>, Malformed> {
     if method == Method::CONNECT && framing != Framing::Empty {
         return Err(Malformed::Syntax("CONNECT with a body"));
     }
-    if headers
-        .first("expect")
-        .is_some_and(|value| !value.eq_ignore_ascii_case(b"100-continue"))
-    {
+    let understood = |value: &Bytes| value.eq_ignore_ascii_case(b"100-continue");
+    if !headers.all("expect").all(understood) || headers.all("expect").nth(1).is_some() {
         return Err(Malformed::Syntax("an Expect other than 100-continue"));
     }
     let keep_alive = keep_alive(&headers, http10);

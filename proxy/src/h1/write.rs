@@ -26,6 +26,33 @@ pub fn request(out: &mut BytesMut, head: &RequestHead, host: &str, size: Size) {
     out.put_slice(b"\r\n");
 }
 
+/// What is declared of a body that is held whole.
+pub fn size(body: &[u8], trailers: Option<&Headers>) -> Size {
+    match (trailers, body.len()) {
+        (Some(_), _) => Size::Unknown,
+        (None, 0) => Size::Empty,
+        (None, length) => Size::Exact(length as u64),
+    }
+}
+
+/// A request of which everything was judged.
+pub fn whole(
+    out: &mut BytesMut,
+    head: &RequestHead,
+    host: &str,
+    body: &[u8],
+    trailers: Option<&Headers>,
+) {
+    request(out, head, host, size(body, trailers));
+    match trailers {
+        None => out.put_slice(body),
+        Some(trailers) => {
+            chunk(out, body);
+            last_chunk(out, Some(trailers));
+        }
+    }
+}
+
 pub fn response(out: &mut BytesMut, head: &ResponseHead, size: Option<Size>, keep_alive: bool) {
     out.reserve(256);
     out.put_slice(b"HTTP/1.1 ");

@@ -6,24 +6,31 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tokio::time::timeout;
-
+use super::dns::Dns;
 use crate::host::{Authority, Host, HostName};
-use crate::limits;
 use crate::verdict::Cause;
 
 /// Names with fixed answers, and DNS for the others.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Resolver {
     fixed: HashMap<HostName, IpAddr>,
+    dns: Dns,
 }
 
 impl Resolver {
-    pub fn new(fixed: HashMap<HostName, IpAddr>) -> Self {
-        Self { fixed }
+    /// `servers` take the place of the system's name servers.
+    pub fn new(fixed: HashMap<HostName, IpAddr>, servers: Vec<SocketAddr>) -> Self {
+        Self {
+            fixed,
+            dns: Dns::new(servers),
+        }
     }
 
-    /// At least one address. With `allow_private` false, one address that is not public condemns the whole answer.
+    pub fn is_fixed(&self, host: &Host) -> bool {
+        matches!(host, Host::Name(name) if self.fixed.contains_key(name))
+    }
+
+    /// At least one address, no more than [`crate::limits::ADDRESSES`]. With `allow_private` false, one address that is not public condemns the whole answer.
     pub async fn resolve(
         &self,
         authority: &Authority,
@@ -34,7 +41,7 @@ impl Resolver {
             Host::Ip(ip) => vec![*ip],
             Host::Name(name) => match self.fixed.get(name) {
                 Some(ip) => vec![*ip],
-                None => lookup(name, port).await?,
+                None => self.dns.lookup(name).await?,
             },
         };
         if addresses.is_empty() {
@@ -50,23 +57,6 @@ impl Resolver {
     }
 }
 
-async fn lookup(name: &HostName, port: u16) -> Result<Vec<IpAddr>, Cause> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that resolves; every answer is checked"
-    )]
-    let answer = timeout(
-        limits::RESOLVE,
-        tokio::net::lookup_host((name.as_str(), port)),
-    )
-    .await;
-    match answer {
-        Err(_) => Err(Cause::Resolve("DNS did not answer in time".into())),
-        Ok(Err(error)) => Err(Cause::Resolve(error.to_string())),
-        Ok(Ok(addresses)) => Ok(addresses.map(|address| address.ip()).collect()),
-    }
-}
-
 /// Globally reachable unicast (IANA special-purpose registries, RFC 6890), judged by what an address finally means:
 /// mapped, translated (NAT64) and tunnelled (6to4) forms are judged by the IPv4 address inside.
 pub fn is_public(ip: IpAddr) -> bool {
@@ -75,6 +65,8 @@ pub fn is_public(ip: IpAddr) -> bool {
         IpAddr::V6(v6) => is_public_v6(v6),
     }
 }
+
+const AZURE_HOST: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
 fn is_public_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
@@ -89,7 +81,9 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         || (a == 100 && (64..128).contains(&b))
         || (a == 192 && b == 0 && c == 0)
         || (a == 192 && b == 88 && c == 99)
-        || (a == 198 && (b == 18 || b == 19)))
+        || (a == 198 && (b == 18 || b == 19))
+        // Public by its number, and Azure's own host by what answers there.
+        || ip == AZURE_HOST)
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
@@ -124,6 +118,7 @@ mod tests {
             "2606:4700::1111",
             "64:ff9b::808:808",
             "2002:808:808::1",
+            "::ffff:8.8.8.8",
         ] {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }
@@ -159,15 +154,74 @@ mod tests {
             "2001:db8::1",
             "100::1",
             "fec0::1",
+            "::ffff:169.254.169.254",
+            "::ffff:0:127.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1:ffff::8.8.8.8",
+            "2002:a9fe:a9fe::1",
+            "2002:a00:1::",
+            "2001:0:808:808::1",
+            "2001:2::1",
+            "2001:10::1",
+            "2001:20::1",
+            "3fff::1",
+            "5f00::1",
+            "192.88.99.1",
+            "198.19.255.255",
+            "203.0.113.1",
+            "198.51.100.1",
+            "100.127.255.255",
+            "100.100.100.200",
+            "168.63.129.16",
+            "ff0e::1",
         ] {
             assert!(!is_public(text.parse().unwrap()), "{text}");
+        }
+    }
+
+    /// The answer changes between two questions; each is judged for itself, and none is kept beyond its time.
+    #[tokio::test]
+    async fn a_name_that_is_bound_again_is_judged_again() {
+        use fixtures::dns::{Dns, Reply};
+        let public: IpAddr = "9.9.9.9".parse().unwrap();
+        let private: IpAddr = "169.254.169.254".parse().unwrap();
+        let server = Dns::start([
+            (
+                "turns.test",
+                Reply::InTurn(vec![
+                    Reply::Addresses(vec![public]),
+                    Reply::Addresses(vec![private]),
+                ]),
+            ),
+            ("mixed.test", Reply::Addresses(vec![public, private])),
+            (
+                "alias.test",
+                Reply::Alias(vec!["a.test", "b.test"], vec![private]),
+            ),
+        ])
+        .await;
+        let resolver = Resolver::new(HashMap::new(), vec![server.addr()]);
+        let ask = async |name: &str| {
+            let authority = Authority::parse(name, 443).unwrap();
+            resolver.resolve(&authority, false).await
+        };
+        assert_eq!(
+            ask("turns.test").await.unwrap(),
+            [SocketAddr::new(public, 443)]
+        );
+        let refused = Err(Cause::PrivateAddress("169.254.169.254".into()));
+        for name in ["turns.test", "turns.test", "mixed.test", "alias.test"] {
+            assert_eq!(ask(name).await, refused, "{name}");
         }
     }
 
     #[tokio::test]
     async fn an_answer_is_condemned_by_one_private_address() {
         let name: HostName = "a.test".parse().unwrap();
-        let resolver = Resolver::new(HashMap::from([(name, "127.0.0.1".parse().unwrap())]));
+        let resolver = Resolver::new(
+            HashMap::from([(name, "127.0.0.1".parse().unwrap())]),
+            Vec::new(),
+        );
         let authority = Authority::parse("a.test:1", 443).unwrap();
         assert_eq!(
             resolver.resolve(&authority, false).await,

@@ -7,7 +7,7 @@ use h2::client::SendRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
-use super::pool::Pool;
+use super::pool::{Pool, RouteKey};
 use super::response::Pending;
 use crate::h1::body::Reader;
 use crate::h1::write;
@@ -30,6 +30,8 @@ pub struct H1 {
     reader: Reader<ReadHalf<Origin>>,
     writer: WriteHalf<Origin>,
     pub reused: bool,
+    /// Whose requests it carried.
+    pub route: Option<RouteKey>,
 }
 
 impl H1 {
@@ -39,6 +41,7 @@ impl H1 {
             reader: Reader::new(reader, BytesMut::new()),
             writer,
             reused: false,
+            route: None,
         }
     }
 
@@ -76,22 +79,12 @@ impl Lane {
         body: &Bytes,
         trailers: Option<&Headers>,
     ) -> Result<Pending<'_>, SendFailure> {
-        let size = match (trailers, body.len()) {
-            (Some(_), _) => Size::Unknown,
-            (None, 0) => Size::Empty,
-            (None, length) => Size::Exact(length as u64),
-        };
+        let size = write::size(body, trailers);
         match self {
             Self::H1(connection) => {
                 let mut out = BytesMut::with_capacity(1024 + body.len());
-                write::request(&mut out, head, &pool.authority.to_header(pool.scheme), size);
-                match trailers {
-                    None => out.extend_from_slice(body),
-                    Some(trailers) => {
-                        write::chunk(&mut out, body);
-                        write::last_chunk(&mut out, Some(trailers));
-                    }
-                }
+                let host = pool.authority.to_header(pool.scheme);
+                write::whole(&mut out, head, &host, body, trailers);
                 // Head and body in one write: one record, one system call, one wake-up of the origin.
                 let sent = write_all(&mut connection.writer, &out).await;
                 if let Err(error) = &sent {

@@ -4,7 +4,7 @@
 //! goes back only after a request and a response that both ended properly.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -12,8 +12,8 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::address::{self, Resolver};
-use super::dial;
+use super::address;
+use super::dial::{self, Dialer};
 use super::lane::{H1, Lane};
 use crate::host::{Authority, Scheme};
 use crate::limits;
@@ -21,16 +21,28 @@ use crate::net::Origin;
 use crate::tls;
 use crate::verdict::Cause;
 
+/// The route by which a request was let through, in the policy of that moment. A connection that carried one route's
+/// credential is never used for another's: some origins remember on a connection who spoke on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteKey {
+    pub policy: String,
+    pub index: usize,
+}
+
+/// HTTP/2 connections of one tunnel, one for each route that its requests went by.
+const H2_ROUTES: usize = 4;
+
 /// How a tunnel reaches its origin.
 #[derive(Debug)]
 pub struct Pool {
-    resolver: Resolver,
+    dialer: Arc<Dialer>,
     tls: tls::Upstream,
     pub scheme: Scheme,
     pub authority: Authority,
     allow_private: bool,
     idle: Mutex<Vec<H1>>,
-    h2: AsyncMutex<Option<SendRequest<Bytes>>>,
+    /// `None` where nothing was sent on it yet.
+    h2: AsyncMutex<Vec<(Option<RouteKey>, SendRequest<Bytes>)>>,
     drivers: Mutex<Vec<JoinHandle<()>>>,
     speaks_h2: bool,
     /// An address that was dialled and is not public.
@@ -53,7 +65,7 @@ impl Drop for Pool {
 impl Pool {
     /// Dials and verifies before the agent is told anything, so that no leaf is made for an origin that fails.
     pub async fn open(
-        resolver: Resolver,
+        dialer: Arc<Dialer>,
         tls: tls::Upstream,
         scheme: Scheme,
         authority: Authority,
@@ -61,7 +73,7 @@ impl Pool {
         offer_h2: bool,
     ) -> Result<Self, Cause> {
         let mut pool = Self {
-            resolver,
+            dialer,
             tls,
             scheme,
             authority,
@@ -79,7 +91,7 @@ impl Pool {
         };
         if h2 {
             let sender = pool.handshake(stream).await?;
-            pool.h2 = AsyncMutex::new(Some(sender));
+            pool.h2 = AsyncMutex::new(vec![(None, sender)]);
             pool.speaks_h2 = true;
         } else {
             pool.park(H1::new(stream));
@@ -95,47 +107,59 @@ impl Pool {
         self.private.get().copied()
     }
 
-    /// A connection that can take a request now.
-    pub async fn lane(&self) -> Result<Lane, Cause> {
+    /// A connection that can take a request of that route now.
+    pub async fn lane(&self, route: &RouteKey) -> Result<Lane, Cause> {
         if self.speaks_h2 {
-            return self.h2_lane().await.map(Lane::H2);
+            return self.h2_lane(route).await.map(Lane::H2);
         }
-        loop {
-            let Some(mut connection) = self
-                .idle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop()
-            else {
-                break;
-            };
+        while let Some(mut connection) = self.idle_for(route) {
             if connection.is_quiet() {
                 connection.reused = true;
+                connection.route = Some(route.clone());
                 return Ok(Lane::H1(Box::new(connection)));
             }
         }
-        self.fresh_h1().await
+        self.fresh_h1(route).await
+    }
+
+    fn idle_for(&self, route: &RouteKey) -> Option<H1> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = idle
+            .iter()
+            .rposition(|own| own.route.as_ref().is_none_or(|own| own == route))?;
+        Some(idle.remove(at))
     }
 
     /// A connection that nothing was sent on yet.
-    pub async fn fresh_h1(&self) -> Result<Lane, Cause> {
+    pub async fn fresh_h1(&self, route: &RouteKey) -> Result<Lane, Cause> {
         let (stream, _) = self.dial(false).await?;
-        Ok(Lane::H1(Box::new(H1::new(stream))))
+        let mut connection = H1::new(stream);
+        connection.route = Some(route.clone());
+        Ok(Lane::H1(Box::new(connection)))
     }
 
     pub fn park(&self, connection: H1) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < 8 {
-            idle.push(connection);
+        if idle.len() >= 8 {
+            idle.remove(0);
         }
+        idle.push(connection);
     }
 
-    async fn h2_lane(&self) -> Result<SendRequest<Bytes>, Cause> {
-        let mut slot = self.h2.lock().await;
-        if let Some(sender) = slot.clone()
-            && let Ok(Ok(sender)) = timeout(limits::WRITE, sender.ready()).await
-        {
-            return Ok(sender);
+    async fn h2_lane(&self, route: &RouteKey) -> Result<SendRequest<Bytes>, Cause> {
+        let mut open = self.h2.lock().await;
+        let at = open
+            .iter()
+            .position(|(own, _)| own.as_ref().is_none_or(|own| own == route));
+        if let Some((own, sender)) = at.and_then(|at| open.get_mut(at)) {
+            *own = Some(route.clone());
+            let sender = sender.clone();
+            if let Ok(Ok(sender)) = timeout(limits::WRITE, sender.ready()).await {
+                return Ok(sender);
+            }
+        }
+        if let Some(dead) = at {
+            open.remove(dead);
         }
         let (stream, h2) = self.dial(true).await?;
         if !h2 {
@@ -144,7 +168,10 @@ impl Pool {
             ));
         }
         let sender = self.handshake(stream).await?;
-        *slot = Some(sender.clone());
+        if open.len() >= H2_ROUTES {
+            open.remove(0);
+        }
+        open.push((Some(route.clone()), sender.clone()));
         sender
             .ready()
             .await
@@ -152,12 +179,9 @@ impl Pool {
     }
 
     async fn dial(&self, offer_h2: bool) -> Result<(Origin, bool), Cause> {
-        let stream = dial::tcp(&self.resolver, &self.authority, self.allow_private).await?;
-        let address = stream
-            .peer_addr()
-            .map_err(|error| Cause::Connect(error.to_string()))?
-            .ip();
-        if !address::is_public(address) {
+        let dialled = self.dialer.tcp(&self.authority, self.allow_private).await?;
+        let stream = dialled.stream;
+        if let Some(address) = dialled.address.filter(|ip| !address::is_public(*ip)) {
             self.private.get_or_init(|| address);
         }
         match self.scheme {

@@ -46,16 +46,27 @@ impl<'a> Pending<'a> {
                 taken,
                 may_switch,
             } => {
-                for _ in 0..limits::INFORMATIONAL {
+                for informational in 0..limits::INFORMATIONAL {
                     let head = reader
                         .head(limits::IDLE, |buf| parse::response(buf, &method))
                         .await;
                     let response = match head {
                         Ok(Some(response)) => response,
+                        // Once a byte of an answer came, the request was seen and is not sent again.
+                        Ok(None) if informational > 0 => {
+                            return Err(SendFailure::Failed(Cause::UpstreamProtocol(
+                                "it closed the connection before its answer".into(),
+                            )));
+                        }
                         Ok(None) => {
                             return Err(SendFailure::Dead(
                                 "it closed the connection without an answer".into(),
                             ));
+                        }
+                        Err(HeadError::Io(error)) if informational > 0 || reader.has_leftover() => {
+                            return Err(SendFailure::Failed(Cause::UpstreamProtocol(format!(
+                                "it closed the connection within its answer ({error})"
+                            ))));
                         }
                         Err(HeadError::Io(error)) => {
                             return Err(SendFailure::Dead(error.to_string()));

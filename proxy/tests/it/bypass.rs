@@ -1,12 +1,9 @@
 //! Ways around the inspection that were ever tried on a proxy.
 
-use fixtures::origin::BodyState;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
-use crate::harness::{Answer, H1, H2, KEY, NAME, Setup, Wire, World, connect_head, route, routes};
-use crate::raw_cases::cases;
+use crate::harness::{H1, H2, KEY, NAME, Setup, Wire, World, connect_head, route, routes};
 
 /// Writes in pieces of the given sizes; the last size goes for all the rest.
 struct Dribble<S> {
@@ -570,74 +567,6 @@ async fn plain_http_is_judged_in_the_same_way() {
     world.assert_untouched("absolute form");
     assert!(!world.origin.saw(b"roxy-"));
     assert!(!world.sidecar.audit_text().contains(KEY));
-}
-
-/// What an agent, and an origin, may make of one raw request: refused, or exactly the one request that was sent.
-#[tokio::test]
-async fn raw_requests_are_refused_or_arrive_as_sent() {
-    let cases = cases();
-    assert!(cases.len() >= 150, "{}", cases.len());
-    for options in [
-        fixtures::origin::OriginOptions::HTTP1,
-        fixtures::origin::OriginOptions::HTTP2,
-    ] {
-        let world = World::start(options, Setup::new(&routes(&[route()]))).await;
-        let mut refused = 0;
-        for case in &cases {
-            world.origin.clear();
-            let mut wire: Wire<tokio_rustls::client::TlsStream<TcpStream>> = world.h1().await;
-            wire.send(&world.fill(&case.raw)).await;
-            let _half_closed = wire.io.shutdown().await;
-            let first = wire.answer_to(case.method()).await;
-            let rest = wire.rest().await;
-            let requests = world.origin.requests();
-            let what = format!(
-                "{} {:?}",
-                case.raw.escape_ascii(),
-                first.as_ref().map(|answer| answer.status)
-            );
-            assert!(!world.origin.saw(b"smuggled"), "{what}: {requests:#?}");
-            let ours = first
-                .as_ref()
-                .is_some_and(|answer| answer.verdict().is_some());
-            match &case.expected {
-                None => {
-                    assert!(first.is_none() || ours, "{what}: {first:?}");
-                    assert!(rest.is_empty(), "{what}: {}", rest.escape_ascii());
-                    assert!(
-                        !requests
-                            .iter()
-                            .any(|request| request.body_state == BodyState::Complete),
-                        "{what}: {requests:#?}"
-                    );
-                    refused += 1;
-                }
-                Some(expected) => {
-                    let answer: &Answer = first
-                        .as_ref()
-                        .unwrap_or_else(|| panic!("{what}: no answer"));
-                    assert!(!ours && answer.status == 200, "{what}: {answer:?}");
-                    let [request] = requests.as_slice() else {
-                        panic!("{what}: {requests:#?}")
-                    };
-                    assert_eq!(request.method, expected.method, "{what}");
-                    assert_eq!(request.path, expected.path, "{what}");
-                    assert_eq!(request.authority, world.authority(), "{what}");
-                    assert_eq!(request.body, expected.body, "{what}");
-                    for (name, _) in expected.headers {
-                        let values: Vec<&str> = expected
-                            .headers
-                            .iter()
-                            .filter(|(own, _)| own == name)
-                            .map(|(_, value)| *value)
-                            .collect();
-                        assert_eq!(request.header_values(name), values, "{what}");
-                    }
-                }
-            }
-        }
-        assert!(refused > 100, "{refused}");
-    }
 }
 
 #[tokio::test]

@@ -43,6 +43,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Setup {
     pub file: Value,
     pub environment: Vec<(String, String)>,
+    /// Files that it may have open.
+    descriptors: Option<u32>,
 }
 
 impl Setup {
@@ -61,11 +63,17 @@ impl Setup {
                 ("PROXY_PASSWORD".into(), PASSWORD.into()),
                 ("EGRESS_TOKEN_X".into(), KNOWN.into()),
             ],
+            descriptors: None,
         }
     }
 
     pub fn with(mut self, key: &str, value: Value) -> Self {
         self.file[key] = value;
+        self
+    }
+
+    pub fn descriptors(mut self, count: u32) -> Self {
+        self.descriptors = Some(count);
         self
     }
 
@@ -195,7 +203,20 @@ impl Sidecar {
         let dir = tempfile::tempdir().unwrap();
         let config = write_file(dir.path(), pki, port, &setup);
         let stderr = std::fs::File::create(dir.path().join("stderr")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sidecar"))
+        let sidecar = env!("CARGO_BIN_EXE_sidecar");
+        let mut command = match setup.descriptors {
+            None => Command::new(sidecar),
+            Some(count) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.args([
+                    "-c",
+                    &format!("ulimit -n {count}; exec \"$0\" \"$@\""),
+                    sidecar,
+                ]);
+                shell
+            }
+        };
+        let mut child = command
             .args(["run", "--config"])
             .arg(&config)
             .env_clear()

@@ -7,20 +7,26 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "tests"
+    clippy::print_stdout,
+    reason = "tests; what they counted is printed"
 )]
 
 mod bypass;
+mod certificates;
 mod clients;
 mod credentials;
 mod dlp;
+mod framing;
 mod git;
 mod grpc;
 mod h2_abuse;
 mod harness;
 mod hostile;
 mod life;
-mod raw_cases;
+mod origins;
+mod resolve;
+mod slow;
+mod sniff;
 mod upstream;
 mod ws;
 mod ws_clients;

@@ -1,48 +1,14 @@
 //! Origins that cannot be trusted, or that cannot speak properly.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
-use fixtures::origin::{Origin, OriginOptions};
-use fixtures::pki::{BadCert, Pki};
+use fixtures::origin::OriginOptions;
+use fixtures::pki::Pki;
 use fixtures::raw_origin::{RawOrigin, Script, Step};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::harness::{Answer, H1, H2, NAME, PATIENCE, Setup, Sidecar, Wire, World, route, routes};
-
-#[tokio::test]
-async fn no_leaf_for_an_origin_that_fails_verification() {
-    let mut codes = HashSet::new();
-    for bad in BadCert::ALL {
-        let pki = Pki::new();
-        let origin = Origin::start(&pki, &[NAME], OriginOptions::bad(bad)).await;
-        let sidecar = Sidecar::start(&pki, origin.port(), Setup::new(&routes(&[route()]))).await;
-        let (answer, _) = sidecar.tunnel(&format!("{NAME}:{}", origin.port())).await;
-        assert_eq!(
-            (answer.status, answer.verdict()),
-            (502, Some("error")),
-            "{bad:?}"
-        );
-        assert!(
-            answer.code().starts_with("upstream-tls-"),
-            "{bad:?}: {}",
-            answer.text()
-        );
-        assert!(
-            answer.reason.contains("TLS was not accepted"),
-            "{bad:?}: {}",
-            answer.reason
-        );
-        let event = answer.json()["event"].as_str().unwrap().to_owned();
-        assert_eq!(sidecar.event(&event).await[0]["code"], answer.code());
-        codes.insert(answer.code());
-        assert_eq!(origin.raw(), b"", "{bad:?}");
-    }
-    // Self-signed and signed by a stranger are one reason to a verifier.
-    assert_eq!(codes.len(), BadCert::ALL.len() - 1, "{codes:?}");
-}
 
 #[tokio::test]
 async fn origins_that_cannot_be_reached() {
