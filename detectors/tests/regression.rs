@@ -168,3 +168,32 @@ fn a_long_archive_is_one_finding() {
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0].severity, detectors::Severity::Warn);
 }
+
+#[test]
+fn zlib_behind_a_sign_in_percent_escapes() {
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut zlib, b"ghp_0123456789abcdefghijklmnopqrstuvwxyz").unwrap(); // gitleaks:allow
+    let escaped: String = zlib
+        .finish()
+        .unwrap()
+        .iter()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() {
+                char::from(*byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect();
+    let scanner = Scanner::builder().token_patterns(true).build().unwrap();
+    for before in [" ", "v=", "(", "a: v=", "q=1&v="] {
+        let text = format!("{before}{escaped}");
+        let found = scanner.scan(&Location::Body, text.as_bytes());
+        assert!(
+            found
+                .iter()
+                .any(|finding| finding.rule.0.starts_with("github")),
+            "{text}: {found:?}"
+        );
+    }
+}

@@ -110,7 +110,37 @@ pub(super) fn starts(
     if starts.first().is_none_or(|start| start.at > 0) {
         starts.extend(headless(near, depth).map(|format| Start { at: 0, format }));
     }
+    // A view of escapes begins with the word that they are in: `v=x%9C...`.
+    if depth > 0 {
+        let behind = near.windows(3).take(WORD).enumerate();
+        let zlib = behind
+            .filter(|(_, three)| {
+                three[0].is_ascii() && !three[0].is_ascii_alphanumeric() && is_zlib(&three[1..])
+            })
+            .map(|(at, _)| Start {
+                at: at + 1,
+                format: Format::Zlib,
+            });
+        starts.extend(zlib.take(IN_WORD));
+    }
     starts
+}
+
+/// Bytes at the beginning of a view in which zlib data is looked for after a sign, and how often.
+const WORD: usize = 512;
+const IN_WORD: usize = 4;
+
+/// RFC 1950: deflate, and a check of the two bytes.
+fn is_zlib(text: &[u8]) -> bool {
+    match *text {
+        [first, second, ..] => {
+            first & 0x0F == 8
+                && first >> 4 <= 7
+                && (u16::from(first) << 8 | u16::from(second)) % 31 == 0
+                && second & 0x20 == 0
+        }
+        _ => false,
+    }
 }
 
 /// Bytes of the longest magic number.
@@ -118,15 +148,7 @@ const MAGIC: usize = 4;
 
 /// A format without a magic number that `text` is in, as far as its first bytes tell.
 fn headless(text: &[u8], depth: u8) -> Option<Format> {
-    let [first, second, ..] = *text else {
-        return None;
-    };
-    // RFC 1950: deflate, and a check of the two bytes.
-    if first & 0x0F == 8
-        && first >> 4 <= 7
-        && (u16::from(first) << 8 | u16::from(second)) % 31 == 0
-        && second & 0x20 == 0
-    {
+    if is_zlib(text) {
         return Some(Format::Zlib);
     }
     // Plain text begins with a graphic character or white space, which says nothing; of what was decoded from digits
