@@ -41,6 +41,51 @@ pub enum Location {
     Body,
     /// A message of a protocol inside HTTP, by the words that name it: `websocket text message`.
     Message(&'static str),
+    /// A field of a body that is a document; see [`Document`](crate::Document).
+    BodyField(Box<Field>),
+}
+
+/// A field of a document by its name, from which every credential has been taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Field {
+    /// A JSON Pointer (RFC 6901), and of several documents in one body which one, from 1 on.
+    Json {
+        pointer: Box<str>,
+        document: Option<u64>,
+    },
+    /// A field of a form.
+    Form { name: Box<str> },
+    /// A part of a multipart body, and the name of the file in it.
+    Part {
+        name: Box<str>,
+        file: Option<Box<str>>,
+    },
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json {
+                pointer,
+                document: None,
+            } => write!(f, "at {}", pointer.escape_debug()),
+            Self::Json {
+                pointer,
+                document: Some(document),
+            } => write!(f, "document {document} at {}", pointer.escape_debug()),
+            Self::Form { name } => write!(f, "field {}", name.escape_debug()),
+            Self::Part { name, file: None } => write!(f, "part {}", name.escape_debug()),
+            Self::Part {
+                name,
+                file: Some(file),
+            } => write!(
+                f,
+                "part {}, file {}",
+                name.escape_debug(),
+                file.escape_debug()
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Location {
@@ -55,6 +100,7 @@ impl fmt::Display for Location {
             Self::Trailer(name) => write!(f, "trailer {}", name.escape_debug()),
             Self::Body => f.write_str("body"),
             Self::Message(what) => f.write_str(what),
+            Self::BodyField(field) => write!(f, "body {field}"),
         }
     }
 }

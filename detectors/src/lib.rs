@@ -12,6 +12,7 @@
 
 mod crlf;
 mod entropy;
+mod extent;
 mod finding;
 mod inbound;
 #[expect(unsafe_code, reason = "vector instructions, see the module")]
@@ -20,15 +21,17 @@ mod known;
 mod redact;
 mod scanner;
 mod stream;
+mod structure;
 mod tokens;
 mod view;
 mod window;
 
 pub use crlf::header_injection;
-pub use finding::{Confidence, Finding, Location, Matched, RuleId, Severity, Via};
+pub use finding::{Confidence, Field, Finding, Location, Matched, RuleId, Severity, Via};
 pub use inbound::{InjectionDetector, InjectionStream};
 pub use known::{KnownSecret, KnownSecretError};
 pub use redact::redact;
 pub use scanner::{BuildError, Scanner, ScannerBuilder};
 pub use stream::Stream;
+pub use structure::{Document, Format};
 pub use tokens::{ShapeError, TOKEN_RULES, TokenRule, UserRules, UserRulesError};

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::finding::Finding;
 
 /// What stands where a credential stood.
-const MASK: &str = "********";
+pub(crate) const MASK: &str = "********";
 
 /// Characters shown on either side of a finding.
 const CONTEXT_CHARS: usize = 40;
@@ -15,20 +15,30 @@ const CONTEXT_CHARS: usize = 40;
 /// `input` is the whole input that the spans count from. A part of a span outside of it is ignored. A
 /// structural finding, such as `crlf-injection`, is replaced too.
 pub fn redact(input: &[u8], findings: &[Finding]) -> Vec<u8> {
-    let clamp = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(input.len());
     let spans: Vec<_> = findings
         .iter()
-        .map(|finding| clamp(finding.span.start)..clamp(finding.span.end))
+        .map(|finding| clamp(input, &finding.span))
         .collect();
+    cut(input, &union(&spans))
+}
+
+/// `input` with each of `spans`, which is a [`union`], replaced.
+pub(crate) fn cut(input: &[u8], spans: &[Range<usize>]) -> Vec<u8> {
     let mut output = Vec::with_capacity(input.len());
     let mut kept_from = 0;
-    for span in union(&spans) {
+    for span in spans {
         output.extend_from_slice(input.get(kept_from..span.start).unwrap_or_default());
         output.extend_from_slice(MASK.as_bytes());
         kept_from = span.end;
     }
     output.extend_from_slice(input.get(kept_from..).unwrap_or_default());
     output
+}
+
+/// What of a span lies in `input`.
+pub(crate) fn clamp(input: &[u8], span: &Range<u64>) -> Range<usize> {
+    let local = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(input.len());
+    local(span.start)..local(span.end)
 }
 
 /// The text around `span` for people to read: every span of `hidden`, which is a [`union`] that covers `span`, is

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use detectors::{Finding, Location, Scanner, Severity, header_injection, redact};
+use detectors::{Document, Finding, Format, Location, Scanner, Severity, header_injection, redact};
 
 use crate::audit::printable;
 use crate::content::Codings;
@@ -241,21 +241,58 @@ impl BodyFindings {
     }
 }
 
+/// `all` judges what is shown of the names of fields.
 pub fn body(
     scanner: &Scanner,
+    all: &Scanner,
     codings: &Codings,
+    format: &Format,
     body: &Bytes,
 ) -> Result<BodyFindings, &'static str> {
-    let raw = scanner.scan(&Location::Body, body);
+    let found_in = |bytes: &[u8]| {
+        let mut found = scanner.scan(&Location::Body, bytes);
+        // Only what was found asks what the text claims to be.
+        if !found.is_empty() {
+            Document::new(format, bytes).locate(all, &mut found);
+        }
+        found
+    };
+    let raw = found_in(body);
     let mut decoded = Vec::new();
-    codings.decode(body, |layer| {
-        decoded.extend(scanner.scan(&Location::Body, layer))
-    })?;
+    codings.decode(body, |layer| decoded.extend(found_in(layer)))?;
     Ok(BodyFindings { raw, decoded })
 }
 
+/// What a request says its body is.
+pub fn format(headers: &Headers) -> Format {
+    let mut values = headers.all("content-type");
+    match (values.next(), values.next()) {
+        (Some(value), None) => Format::of(value),
+        _ => Format::Unknown,
+    }
+}
+
+/// Cuts what was found in the first `judged` bytes out of a body. `None` where that would break it, or does not do.
+pub fn redact_body(
+    scanner: &Scanner,
+    format: &Format,
+    body: &[u8],
+    judged: usize,
+    findings: &[Finding],
+) -> Option<Vec<u8>> {
+    let judged = body.get(..judged)?;
+    let extent = scanner.extent(&Location::Body, judged, findings);
+    let clean = Document::new(format, body).redact(&extent)?;
+    let left = scanner.scan(&Location::Body, &clean);
+    (!left.iter().any(blocks)).then_some(clean)
+}
+
 /// Cuts what was found out of a head. `None` where it stands in a place that cannot be rewritten.
-pub fn redact_head(findings: &[Finding], head: &RequestHead) -> Option<RequestHead> {
+pub fn redact_head(
+    scanner: &Scanner,
+    findings: &[Finding],
+    head: &RequestHead,
+) -> Option<RequestHead> {
     let at = |location: &Location| -> Vec<Finding> {
         findings
             .iter()
@@ -275,11 +312,18 @@ pub fn redact_head(findings: &[Finding], head: &RequestHead) -> Option<RequestHe
     {
         return None;
     }
+    let cut = |location: &Location, format: &Format, raw: &[u8]| {
+        let found = at(location);
+        if found.is_empty() {
+            return Some(raw.to_vec());
+        }
+        Document::new(format, raw).redact(&scanner.extent(location, raw, &found))
+    };
     let mut clean = head.clone();
-    let mut target = redact(head.path(), &at(&Location::Path));
+    let mut target = cut(&Location::Path, &Format::Unknown, head.path())?;
     if let Some(query) = head.query() {
         target.push(b'?');
-        target.extend_from_slice(&redact(query, &at(&Location::Query)));
+        target.extend_from_slice(&cut(&Location::Query, &Format::Form, query)?);
     }
     clean.target = target.into();
     for (name, value) in clean.headers.iter_mut() {
@@ -292,7 +336,7 @@ pub fn redact_head(findings: &[Finding], head: &RequestHead) -> Option<RequestHe
                 .all(|finding| finding.span.end <= value.len() as u64)
                 && once(head, name);
             *value = if fits {
-                redact(value, &found).into()
+                cut(&location, &Format::Unknown, value)?.into()
             } else {
                 Bytes::from_static(b"********")
             };

@@ -1,7 +1,7 @@
 //! One message of a connection that carries many: judged as a held body is, and together with those before it.
 
 use bytes::Bytes;
-use detectors::{Finding, Location};
+use detectors::{Finding, Format, Location};
 use tokio_util::sync::CancellationToken;
 
 use super::{Exchange, outright};
@@ -60,7 +60,7 @@ impl<'a> Exchange<'a> {
         self.place = Some(place.clone());
         let mut redacted = Vec::new();
         let sent = self
-            .judge_whole(route, &codings, data, &mut redacted)
+            .judge_whole(route, &codings, &Format::Unknown, data, &mut redacted)
             .await?;
         let still_text = redactable && std::str::from_utf8(&sent).is_ok();
         if !redacted.is_empty() && !still_text {

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use detectors::{Finding, Location, redact};
+use detectors::{Finding, Format, Location};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{OnMatch, OnOversize};
@@ -203,6 +203,7 @@ impl<'a> Exchange<'a> {
         let ruling = self.ruling;
 
         let codings = Codings::parse(&head.headers).map_err(Cause::ContentEncoding)?;
+        let format = inspect::format(&head.headers);
         if let (Size::Exact(length), Some(limit)) = (body.size(), route.max_request_bytes)
             && length > limit
             && route.on_oversize == OnOversize::Block
@@ -229,7 +230,7 @@ impl<'a> Exchange<'a> {
             Held::Whole { body, trailers } => {
                 self.read = true;
                 let body = self
-                    .judge_whole(route, &codings, body, &mut redacted)
+                    .judge_whole(route, &codings, &format, body, &mut redacted)
                     .await?;
                 let trailers = match trailers {
                     Some(trailers) => judged_trailers(ruling, route, trailers)?,
@@ -320,9 +321,9 @@ impl<'a> Exchange<'a> {
         if let Some(cause) = outright(route.on_match) {
             return Err(blocked(cause));
         }
-        let clean =
-            inspect::redact_head(findings, head).ok_or_else(|| blocked(Cause::Unredactable))?;
         let scanner = self.ruling.scanners.of(route.detectors);
+        let clean = inspect::redact_head(scanner, findings, head)
+            .ok_or_else(|| blocked(Cause::Unredactable))?;
         if inspect::head(scanner, self.ruling.scanners.all(), host, &clean)
             .iter()
             .any(inspect::blocks)
@@ -378,6 +379,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         route: &Route,
         codings: &Codings,
+        format: &Format,
         body: Bytes,
         redacted: &mut Vec<Finding>,
     ) -> Result<Bytes, Refusal> {
@@ -392,8 +394,10 @@ impl<'a> Exchange<'a> {
             }
             _ => body.clone(),
         };
+        let all = self.ruling.scanners.all();
+        let inspect = || inspect::body(scanner, all, codings, format, &judged);
         let found = if codings.is_plain() {
-            aside(judged.len(), || inspect::body(scanner, codings, &judged))
+            aside(judged.len(), inspect)
         } else {
             let _turn = self
                 .sidecar
@@ -401,7 +405,7 @@ impl<'a> Exchange<'a> {
                 .acquire()
                 .await
                 .map_err(|_| Cause::Internal)?;
-            aside(usize::MAX, || inspect::body(scanner, codings, &judged))
+            aside(usize::MAX, inspect)
         };
         let mut found = found.map_err(Cause::ContentEncoding)?;
         if let Some(place) = &self.place {
@@ -437,15 +441,12 @@ impl<'a> Exchange<'a> {
             .filter(|finding| inspect::blocks(finding))
             .cloned()
             .collect();
-        let clean = Bytes::from(redact(&body, &blocking));
-        if aside(clean.len(), || scanner.scan(&Location::Body, &clean))
-            .iter()
-            .any(inspect::blocks)
-        {
-            return Err(blocked(Cause::Unredactable));
-        }
+        let clean = aside(body.len(), || {
+            inspect::redact_body(scanner, format, &body, judged.len(), &blocking)
+        })
+        .ok_or_else(|| blocked(Cause::Unredactable))?;
         redacted.extend(blocking);
-        Ok(clean)
+        Ok(clean.into())
     }
 
     /// Recorded before a byte is sent: what cannot be recorded does not happen.

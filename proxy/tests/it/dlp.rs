@@ -118,7 +118,7 @@ async fn a_token_on_every_surface_of_http1() {
         ),
         (
             "body",
-            "body",
+            "body at /k",
             format!(
                 "POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 30\r\n\r\n{{\"k\":\"{KEY}\"}}  "
             ),

@@ -27,6 +27,7 @@ mod origins;
 mod resolve;
 mod slow;
 mod sniff;
+mod structure;
 mod upstream;
 mod ws;
 mod ws_clients;
