@@ -145,8 +145,16 @@ pub(crate) fn examine(
     // At the greatest depth no view is read any more, and one that would be is a bound that was reached. Beneath a cipher
     // only the tokens themselves are looked for.
     if !work.ciphered {
-        cut = regions::Reader::new(engines, text, near.len(), sweep, depth, work, matches)
-            .read(marks);
+        cut = regions::Reader::new(
+            engines,
+            text,
+            near.len(),
+            (sweep, marks),
+            depth,
+            work,
+            matches,
+        )
+        .read();
     }
     SCRATCH.with_borrow_mut(|pool| pool.push(scratch));
     cut

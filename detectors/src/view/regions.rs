@@ -34,6 +34,7 @@ pub(super) struct Reader<'a, 'm> {
     text: &'a [u8],
     swept: usize,
     sweep: &'a Sweep,
+    found: &'a Marks,
     masks: Blocks<'a>,
     depth: u8,
     work: &'a mut Work,
@@ -56,7 +57,7 @@ impl<'a, 'm> Reader<'a, 'm> {
         engines: &'a Engines,
         text: &'a [u8],
         swept: usize,
-        sweep: &'a Sweep,
+        (sweep, found): (&'a Sweep, &'a Marks),
         depth: u8,
         work: &'a mut Work,
         matches: &'m mut Vec<Match>,
@@ -66,6 +67,7 @@ impl<'a, 'm> Reader<'a, 'm> {
             text,
             swept,
             sweep,
+            found,
             masks: sweep.blocks(swept),
             depth,
             work,
@@ -81,9 +83,9 @@ impl<'a, 'm> Reader<'a, 'm> {
         }
     }
 
-    pub(super) fn read(mut self, found: &Marks) -> bool {
+    pub(super) fn read(mut self) -> bool {
         self.compressed();
-        self.uuencoded(&found.begins);
+        self.uuencoded(&self.found.begins);
         let sweep = self.sweep;
         for (number, open) in sweep.gates.open[..self.masks.len()].iter().enumerate() {
             if *open == 0 {
@@ -114,8 +116,8 @@ impl<'a, 'm> Reader<'a, 'm> {
                 self.ascii85(number);
             }
         }
-        self.ciphers(&found.ciphered);
-        self.magics(&found.magics);
+        self.ciphers(&self.found.ciphered);
+        self.magics();
         self.runs_cut();
         self.cut
     }

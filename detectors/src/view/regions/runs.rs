@@ -236,7 +236,7 @@ impl Reader<'_, '_> {
         let run = text.get(start..end).unwrap_or_default();
         for phase in 0..4 {
             if digits::is_not_ascii_text(run.get(phase..).unwrap_or_default()) {
-                self.base64_region(start + phase..end);
+                self.whole_run(start + phase, end);
             }
         }
         // As mixed as compressed data is.
@@ -247,7 +247,7 @@ impl Reader<'_, '_> {
             let mut bytes = [0; HEAD / 4 * 3];
             let length = kernel::base64_some(head, &mut bytes);
             if inflate::begins_compressed(&bytes[..length]) {
-                self.base64_region(start..end);
+                self.whole_run(start, end);
             }
         }
         let before = &text[..start];
@@ -263,6 +263,11 @@ impl Reader<'_, '_> {
                 views.give_back(view);
             }
         }
+    }
+
+    fn whole_run(&mut self, start: usize, end: usize) {
+        self.runs.base64[start % 4] = end;
+        self.base64_region(start..end);
     }
 
     /// Base64 of text in the block.
@@ -309,7 +314,14 @@ impl Reader<'_, '_> {
             }
             number += 1;
         }
-        let end = run.end.min(last + BESIDE);
+        let mut end = run.end.min(last + BESIDE);
+        // Compressed data is decoded to the end of its digits, or it would seem to break off.
+        if self.found.magics.iter().any(|(at, number)| {
+            self.magic_start(*at, *number)
+                .is_some_and(|magic| magic % 4 == phase && (start..end).contains(&magic))
+        }) {
+            end = run.end;
+        }
         self.runs.base64[phase] = end;
         self.base64_region(start..end);
     }
@@ -350,25 +362,27 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Compressed data in the midst of base64, by the places in order where magic numbers may stand.
-    pub(super) fn magics(&mut self, found: &[(usize, usize)]) {
-        // Up to where each phase was decoded: what begins before is found in there.
-        let mut done = [0; 4];
-        for (at, number) in found {
-            let Some(magic) = self.engines.magics.get(*number) else {
-                continue;
-            };
-            let Some(start) = at.checked_sub(magic.skip).filter(|start| {
-                *start >= done[start % 4] && magic.begins(self.text.get(*at..).unwrap_or_default())
-            }) else {
+    /// Compressed data in the midst of base64, where nothing has decoded it yet.
+    pub(super) fn magics(&mut self) {
+        let found = self.found;
+        for (at, number) in &found.magics {
+            let Some(start) = self.magic_start(*at, *number) else {
                 continue;
             };
             let run = self.run_of(*at);
-            if start >= run.start {
-                done[start % 4] = run.end;
+            // What begins before the end of what was decoded was found in there.
+            if start >= run.start && start >= self.runs.base64[start % 4] {
+                self.runs.base64[start % 4] = run.end;
                 self.base64_region(start..run.end);
             }
         }
+    }
+
+    /// Where the group begins that magic number `number` begins in, if it stands at `at`.
+    fn magic_start(&self, at: usize, number: usize) -> Option<usize> {
+        let magic = self.engines.magics.get(number)?;
+        let digits = self.text.get(at..)?;
+        at.checked_sub(magic.skip).filter(|_| magic.begins(digits))
     }
 
     /// Whether a run goes on behind what was swept: digits of several layers may do so for long.
