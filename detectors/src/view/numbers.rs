@@ -50,12 +50,21 @@ const BESIDE: usize = 512;
 fn around(text: &[u8], rows: Vec<Range<usize>>) -> Vec<Range<usize>> {
     let mut around: Vec<Range<usize>> = Vec::new();
     for row in rows {
-        let mut start = row.start.saturating_sub(BESIDE);
-        // Not in the midst of a number.
-        while start > 0 && text[start - 1].is_ascii_alphanumeric() && start < row.start {
-            start += 1;
-        }
-        let end = (row.end + BESIDE).min(text.len());
+        // Not in the midst of a number, nor of any other word.
+        let is_word = |at: &usize| {
+            text.get(*at)
+                .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+        };
+        let whole = |at: &usize| *at == 0 || !is_word(&(at - 1)) || !is_word(at);
+        let start = (row.start.saturating_sub(BESIDE)..row.start).find(whole);
+        let start = start.unwrap_or(row.start);
+        let end = (row.end..(row.end + BESIDE).min(text.len()))
+            .rev()
+            .find(whole);
+        let end = match row.end + BESIDE >= text.len() {
+            true => text.len(),
+            false => end.unwrap_or(row.end),
+        };
         match around.last_mut().filter(|last| start <= last.end) {
             Some(last) => last.end = last.end.max(end),
             None => around.push(start..end),

@@ -165,6 +165,23 @@ impl<'a, 'm> Reader<'a, 'm> {
         self.view(rewriter.finish(), region.start);
     }
 
+    /// `region` without the words that it cuts: what is left of one would seem to have an end there.
+    fn whole_words(&self, region: Range<usize>) -> Range<usize> {
+        let is_word = |at: usize| {
+            self.text
+                .get(at)
+                .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+        };
+        let cut = |at: usize| at > 0 && is_word(at - 1) && is_word(at);
+        let (mut start, mut end) = (region.start, region.end);
+        // Longer ones are no words.
+        for _ in 0..BLOCK {
+            start += usize::from(start < end && cut(start));
+            end -= usize::from(start < end && cut(end));
+        }
+        start..end
+    }
+
     /// Something was found in a region that ends at `end`: if that goes on behind what was swept, it must be asked for again.
     fn reaches(&mut self, end: usize) {
         self.cut |= end + BLOCK >= self.swept && self.swept < self.text.len();
@@ -176,7 +193,7 @@ impl<'a, 'm> Reader<'a, 'm> {
             .take_while(|number| qualifies(*number))
             .count();
         let start = number.saturating_sub(1) * BLOCK;
-        start..((number + more + 2) * BLOCK).min(self.text.len())
+        self.whole_words(start..((number + more + 2) * BLOCK).min(self.text.len()))
     }
 
     /// Single characters with something between each two.
