@@ -187,12 +187,19 @@ pub(super) fn summary(text: &[u8]) -> (u8, u8) {
             _mm512_mask_blend_epi8(valid, _mm512_set1_epi8(-1), found),
         );
     }
+    // Eight bytes at a time, and then those eight.
     let fold = |vector: __m512i, or: bool| {
         let mut bytes = [0_u8; 64];
         store(vector, &mut bytes);
-        bytes.iter().fold(if or { 0 } else { 0xFF }, |sum, byte| {
-            if or { sum | byte } else { sum & byte }
-        })
+        let (words, _) = bytes.as_chunks::<8>();
+        let join = |a: u64, b: u64| if or { a | b } else { a & b };
+        let word = words
+            .iter()
+            .map(|word| u64::from_le_bytes(*word))
+            .fold(if or { 0 } else { !0 }, join);
+        let half = join(word, word >> 32);
+        let quarter = join(half, half >> 16);
+        join(quarter, quarter >> 8) as u8
     };
     (fold(any, true), fold(all, false))
 }
