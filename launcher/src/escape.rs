@@ -26,6 +26,23 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// JSON that shows nothing hidden, and still says the same.
+pub fn json(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        // Outside of a string there is no such character but the line break.
+        if character != '\n' && is_hidden(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _infallible = write!(shown, "\\u{unit:04x}");
+            }
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -50,6 +67,7 @@ mod tests {
             "a\\u{202e}b\\u{9b}c"
         );
         assert_eq!(Escaped("grün").to_string(), "grün");
+        assert_eq!(json("[\n\"a\u{202e}\u{9b}\"]"), "[\n\"a\\u202e\\u009b\"]");
         assert_eq!(
             Escaped(&"x".repeat(3000)).to_string().chars().count(),
             MAX_CHARACTERS + 1

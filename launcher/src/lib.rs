@@ -2,7 +2,7 @@
 //!
 //! Top down: [`cli`] is what was typed, [`manifest`] what was written, [`plan`] what will happen, [`session`] makes it
 //! happen in a [`backend`]: [`local`] or [`docker`]; [`guest`] is the launcher inside of containers. [`state`] is what is on disk meanwhile, [`explain`] what the
-//! sidecar's audit log means.
+//! sidecar's audit log means, [`operator`] asks running sidecars what waits for an answer.
 //!
 //! What holds everywhere: a step that fails ends the start, nothing has a weaker way of being done; secrets are named in
 //! manifests and plans, and their values go from the host's environment to the sidecar's and nowhere else; every resource
@@ -21,6 +21,7 @@ pub mod explain;
 pub mod guest;
 pub mod local;
 pub mod manifest;
+pub mod operator;
 pub mod place;
 pub mod plan;
 pub mod session;

@@ -66,6 +66,8 @@ pub struct SidecarStart<'a> {
 #[derive(Debug)]
 pub struct Sidecar {
     pub handle: Handle,
+    /// Where its control API listens, as the host sees it.
+    pub control: Option<String>,
     kind: Running,
 }
 
@@ -90,6 +92,7 @@ enum Running {
 struct Ready {
     ready: bool,
     policy: Option<String>,
+    control: Option<String>,
 }
 
 impl Sidecar {
@@ -144,9 +147,10 @@ impl Sidecar {
         timeout(READY, first_line)
             .await
             .map_err(|_| SidecarError::Late(log.clone()))??;
-        check_ready(&line, start.policy, &log)?;
+        let control = check_ready(&line, start.policy, &log)?;
         Ok(Self {
             handle: Handle::Process(pid),
+            control,
             kind: Running::Process {
                 child: Box::new(child),
                 _stdout: stdout,
@@ -157,6 +161,7 @@ impl Sidecar {
     pub fn contained(handle: Handle, container: ContainedSidecar) -> Self {
         Self {
             handle,
+            control: container.control.clone(),
             kind: Running::Container(container),
         }
     }
@@ -205,11 +210,17 @@ impl Handle {
 }
 
 /// The sidecar's one line: it is ready, and runs the policy that was planned.
-pub(crate) fn check_ready(line: &str, policy: &str, log: &Path) -> Result<(), SidecarError> {
+/// Where its control API listens.
+pub(crate) fn check_ready(
+    line: &str,
+    policy: &str,
+    log: &Path,
+) -> Result<Option<String>, SidecarError> {
     match serde_json::from_str::<Ready>(line) {
         Ok(Ready {
             ready: true,
             policy: running,
+            control,
         }) => {
             // A sidecar whose file is bad starts too, and denies everything; better not to start the agent at all.
             match running.filter(|running| running != policy) {
@@ -218,7 +229,7 @@ pub(crate) fn check_ready(line: &str, policy: &str, log: &Path) -> Result<(), Si
                     planned: policy.into(),
                     log: log.to_owned(),
                 }),
-                None => Ok(()),
+                None => Ok(control),
             }
         }
         _ => Err(SidecarError::Ended {

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::audit;
+use crate::audit::verify::{self, Flaw};
 use crate::config::File;
 use crate::policy::Policy;
 use crate::run;
@@ -41,6 +43,11 @@ enum Command {
         #[arg(long)]
         secrets: bool,
     },
+    /// Say whether an audit log is whole, or which line is the first that is not as it was written.
+    VerifyAudit {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Look for credentials in files, directories or standard input.
     Scan(scan::Arguments),
 }
@@ -62,6 +69,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match &cli.command {
         Command::Run { config } => serve(config),
         Command::Check { config, secrets } => check(config, *secrets),
+        Command::VerifyAudit { file } => verify_audit(file),
         Command::Scan(arguments) => return scan::main(arguments),
     };
     match outcome {
@@ -88,6 +96,30 @@ fn serve(config: &Path) -> Result<(), (u8, anyhow::Error)> {
         run::RunError::Config(_) | run::RunError::Start(_) => (USAGE, error.into()),
         _ => (1, error.into()),
     })
+}
+
+fn verify_audit(file: &Path) -> Result<(), (u8, anyhow::Error)> {
+    let whole = match verify::verify(file) {
+        Ok(whole) => whole,
+        Err(Flaw::Read(error)) => {
+            return Err((USAGE, anyhow::anyhow!("{}: {error}", file.display())));
+        }
+        Err(flaw) => return Err((1, anyhow::anyhow!("{}: {flaw}", file.display()))),
+    };
+    let counts: Vec<String> = whole
+        .verdicts
+        .iter()
+        .map(|(verdict, count)| format!("{count} {}", audit::printable(verdict.as_bytes())))
+        .collect();
+    let end = match (whole.closed, whole.anchored) {
+        (true, true) => "closed by an orderly stop",
+        (false, true) => "no orderly stop: the sidecar still runs, or was killed",
+        (_, false) => "its .head file is missing, so lines taken away at the end could not be seen",
+    };
+    let mut out = std::io::stdout().lock();
+    let records = whole.records;
+    writeln!(out, "ok: {records} records ({}); {end}", counts.join(", "))
+        .map_err(|error| (1, error.into()))
 }
 
 fn check(config: &Path, with_secrets: bool) -> Result<(), (u8, anyhow::Error)> {

@@ -35,8 +35,24 @@ pub struct File {
     /// Confine the process after start (no new privileges, Landlock, seccomp). Default true.
     #[serde(default = "yes")]
     pub confine: bool,
+    /// Where an operator is asked and answers. Without it `supervise` blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
+    /// The command that approves what a refusal was about; `{id}` is replaced. Printed in such refusals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approve: Option<String>,
     #[serde(default)]
     pub egress: Egress,
+}
+
+/// The operator's side: never reachable for an agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// `unix:/path/to.sock` or `127.0.0.1:PORT`.
+    pub listen: String,
+    /// The name of the environment variable that holds the bearer token.
+    pub token_ref: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +232,9 @@ pub struct Dlp {
     pub max_request_bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_oversize: Option<OnOversize>,
+    /// What may leave by this route in all, heads and bodies, from the start on; no limit where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_total_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,7 +247,7 @@ pub enum Detectors {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnMatch {
-    /// The request waits for an operator. Nobody can answer yet, so it is blocked and says so.
+    /// The request waits for an operator, and is blocked where none answers or can be asked.
     #[default]
     Supervise,
     /// What was found is replaced, the rest is scanned again and forwarded.

@@ -86,6 +86,7 @@ mod linux {
         let sockets = file
             .listen
             .iter()
+            .chain(file.control.as_ref().map(|control| &control.listen))
             .filter_map(|listen| listen.strip_prefix("unix:"))
             .map(Path::new);
         let written = [file.audit.as_path(), file.ca.certificate.as_path()]

@@ -57,6 +57,28 @@ impl Credential {
     }
 }
 
+impl Credential {
+    /// Takes what was put in out again.
+    pub fn take_from(&self, headers: &mut Headers) {
+        if let Ok(name) = std::str::from_utf8(&self.name) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// What a response must not repeat of it: the value, and of a pair the password too.
+pub fn texts<'s>(auth: &Auth, secrets: &'s Secrets) -> Vec<&'s str> {
+    let Some(value) = secrets.value(&auth.token_ref) else {
+        return Vec::new();
+    };
+    let value = value.expose();
+    let password = match auth.scheme {
+        AuthScheme::Basic => value.split_once(':').map(|(_, password)| password),
+        AuthScheme::Bearer | AuthScheme::Token | AuthScheme::Header => None,
+    };
+    std::iter::once(value).chain(password).collect()
+}
+
 /// The agent's own `Authorization` goes in every case: with a foreign account's credential an allowed host would be
 /// a way out.
 pub fn replace(headers: &mut Headers, credential: Option<&Credential>) {

@@ -282,6 +282,11 @@ impl RequestBody for StreamBody {
             .map_err(|_| BodyError::Timeout)??;
         Ok(trailers.map(|map| Frame::Trailers(h2side::from_map(&map))))
     }
+
+    /// A stream that was read to its end stays open for the answer; a reset shows in [`Reply::gone`].
+    async fn closed(&mut self) {
+        std::future::pending().await
+    }
 }
 
 struct StreamReply {

@@ -3,7 +3,8 @@
 //!
 //! Bottom up: [`host`] and [`config`] are the vocabulary, [`policy`] decides, [`inspect`] puts every surface of a
 //! request before the detectors, [`exchange`] runs one request through all of it, [`tunnel`] and [`server`] bring
-//! requests in, [`upstream`] takes them out, [`verdict`] and [`audit`] say what happened.
+//! requests in, [`upstream`] takes them out, [`verdict`] and [`audit`] say what happened, [`supervise`] has a request wait
+//! for an operator, who answers through [`control`].
 
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
@@ -14,8 +15,10 @@ pub mod cli;
 pub mod config;
 mod confine;
 mod content;
+mod control;
 mod credential;
 mod descriptors;
+mod echo;
 mod exchange;
 mod h1;
 mod h2agent;
@@ -26,9 +29,12 @@ pub mod host;
 mod inspect;
 mod isolate;
 mod limits;
+mod logs;
 pub mod message;
+mod metrics;
 mod net;
 mod pace;
+mod pieces;
 pub mod policy;
 mod record;
 pub mod run;
@@ -37,8 +43,10 @@ pub mod secrets;
 mod server;
 pub mod settings;
 mod sidecar;
+mod supervise;
 mod tls;
 mod tunnel;
 mod upstream;
 pub mod verdict;
+mod volume;
 mod ws;

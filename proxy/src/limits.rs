@@ -28,6 +28,22 @@ pub const HELD_WAIT: Duration = Duration::from_secs(10);
 pub const DECODES: usize = 2;
 /// A body of this size is scanned aside, so that other connections go on meanwhile.
 pub const ASIDE_BYTES: usize = 64 * 1024;
+/// Requests that wait for an operator at one time, and what their bodies may take together.
+pub const PARKED: usize = 64;
+pub const PARKED_BYTES: usize = 64 * 1024 * 1024;
+/// Findings of one request that an operator is asked about.
+pub const ASKS: usize = 16;
+/// Findings that were refused unanswered and can still be approved, for the next try.
+pub const MISSED: usize = 256;
+/// Approvals and rejections that hold.
+pub const DECISIONS: usize = 256;
+/// Connections to the control API, and those of them that follow its events.
+pub const CONTROL_CONNECTIONS: usize = 32;
+pub const CONTROL_FOLLOWERS: usize = 8;
+pub const CONTROL_BODY: usize = 16 * 1024;
+pub const CONTROL_REQUEST: Duration = Duration::from_secs(15);
+/// Lines a second that requests may write to the log; further ones are counted.
+pub const LOG_LINES: u32 = 50;
 /// Layers of `Content-Encoding`.
 pub const DECODE_LAYERS: usize = 4;
 

@@ -5,10 +5,11 @@ use detectors::{Finding, Location, Scanner};
 use crate::audit::{self, Record};
 use crate::host::{Authority, Scheme};
 use crate::inspect;
+use crate::limits;
 use crate::message::RequestHead;
 use crate::settings::Ruling;
 use crate::sidecar::Sidecar;
-use crate::verdict::Refusal;
+use crate::verdict::{Cause, Refusal};
 
 /// Findings of one request that are recorded; a request with more tells nothing new by its hundredth.
 const MAX_FINDINGS: usize = 16;
@@ -26,6 +27,8 @@ pub struct Entry {
     policy: String,
     pub log: u8,
     warnings: Vec<Finding>,
+    /// What an operator let pass, with the identifier under which he was asked.
+    approved: Vec<(Finding, String)>,
     /// Judges what is repeated here.
     all: Scanner,
 }
@@ -45,6 +48,7 @@ impl Entry {
             policy: ruling.policy.hash().to_owned(),
             log: ruling.log,
             warnings: Vec::new(),
+            approved: Vec::new(),
             all: ruling.scanners.all().clone(),
         }
     }
@@ -82,6 +86,20 @@ impl Entry {
         );
     }
 
+    pub fn approve(&mut self, finding: Finding, ask: String) {
+        if self.approved.len() < limits::ASKS * 2 {
+            self.approved.push((finding, ask));
+        }
+    }
+
+    pub fn approved_values(&self) -> Vec<&[u8]> {
+        self.approved
+            .iter()
+            .map(|(finding, _)| finding.matched.expose())
+            .filter(|value| !value.is_empty())
+            .collect()
+    }
+
     pub fn refusal(&self, refusal: &Refusal) -> Vec<Record> {
         let kind = refusal.cause.kind().as_str();
         let mut records = Vec::new();
@@ -91,9 +109,14 @@ impl Entry {
             .filter(|finding| inspect::blocks(finding))
             .take(MAX_FINDINGS)
         {
-            let mut record = self.record(kind, refusal.cause.code(), finding.reason());
+            let words = refusal.words_of(finding);
+            let mut record = self.record(kind, refusal.cause.code(), words);
             record.status = refusal.status().as_u16();
+            record.asks = refusal.cause.asks().to_vec();
             fill(&mut record, &self.all, finding);
+            if refusal.cause == Cause::Injection {
+                record.location = Some(format!("response {}", finding.location));
+            }
             records.push(record);
         }
         if records.is_empty() {
@@ -113,7 +136,13 @@ impl Entry {
                 records.push(record);
             }
         }
-        if redacted.is_empty() {
+        for (finding, ask) in &self.approved {
+            let mut record = self.record("approved", "approved", finding.reason());
+            fill(&mut record, &self.all, finding);
+            record.asks = vec![ask.clone()];
+            records.push(record);
+        }
+        if redacted.is_empty() && self.approved.is_empty() {
             records.push(self.record("allow", "allow", "allowed by policy".into()));
         }
         records
@@ -129,6 +158,23 @@ impl Entry {
         let mut records = self.let_through(redacted);
         records.retain(|record| record.verdict != "allow");
         self.recorded();
+        records
+    }
+
+    /// What was found in the response, after the verdict on the request.
+    pub fn inbound(&self, echoes: u64, warnings: &[Finding]) -> Vec<Record> {
+        let mut records = Vec::new();
+        if echoes > 0 {
+            let words = "an injected credential was repeated in the response, and scrubbed";
+            records.push(self.record("warn", "echo", words.into()));
+        }
+        for finding in warnings.iter().take(MAX_FINDINGS) {
+            let words = format!("{} found in the response", finding.credential);
+            let mut record = self.record("warn", "injection", words);
+            fill(&mut record, &self.all, finding);
+            record.location = Some(format!("response {}", finding.location));
+            records.push(record);
+        }
         records
     }
 
@@ -151,8 +197,18 @@ impl Entry {
             path: self.path.clone(),
             status: 0,
             request_bytes: self.request_bytes,
+            asks: Vec::new(),
+            by: None,
+            until: None,
             policy: self.policy.clone(),
         }
+    }
+
+    /// A finding as an operator may see it: a record of this request, without a verdict yet.
+    pub fn question(&self, finding: &Finding) -> Record {
+        let mut record = self.record("wait", "wait", finding.reason());
+        fill(&mut record, &self.all, finding);
+        record
     }
 }
 

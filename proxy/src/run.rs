@@ -10,8 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::audit::Record;
 use crate::config::File;
 use crate::confine;
+use crate::control::{self, Control};
 use crate::descriptors;
 use crate::limits;
 use crate::secrets::Secrets;
@@ -43,6 +45,8 @@ struct Ready<'a> {
     listen: Vec<String>,
     ca_certificate: &'a Path,
     policy: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control: Option<String>,
 }
 
 /// Reads the file; one whose `egress` section is not even of the right shape still starts, and denies everything.
@@ -95,6 +99,24 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
             })?;
         listeners.push(listener);
     }
+    let control = match &sidecar.fixed.control {
+        None => None,
+        Some(setting) => {
+            let listener =
+                Listener::bind(&setting.listen)
+                    .await
+                    .map_err(|source| RunError::Listen {
+                        listen: format!("control {:?}", setting.listen),
+                        source,
+                    })?;
+            if let Some(port) = listener.port() {
+                sidecar.dialer.forbid(port);
+            }
+            let control =
+                Control::new(Arc::clone(&sidecar), setting.token.clone(), path.to_owned());
+            Some((control, listener))
+        }
+    };
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -103,6 +125,7 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
         listen: listeners.iter().map(Listener::describe).collect(),
         ca_certificate: &file.ca.certificate,
         policy: sidecar.ruling().policy.hash().to_owned(),
+        control: control.as_ref().map(|(_, listener)| listener.describe()),
     };
     let room = Arc::new(Semaphore::new(descriptors::connections()));
     for listener in listeners {
@@ -112,11 +135,15 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
             Arc::clone(&room),
         ));
     }
+    if let Some((control, listener)) = control {
+        tokio::spawn(control::accept(control, listener));
+    }
     announce(&ready)?;
 
     loop {
         tokio::select! {
-            _ = hangup.recv() => reload(&sidecar, path),
+            // A policy that is bad has said so, and changes nothing.
+            _ = hangup.recv() => drop(reload(&sidecar, path)),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -132,16 +159,31 @@ fn announce(ready: &Ready<'_>) -> std::io::Result<()> {
     out.flush()
 }
 
-fn reload(sidecar: &Sidecar, path: &Path) {
-    match File::read(path).and_then(|file| sidecar.reload(&file)) {
-        Ok(()) => tracing::warn!(
-            policy = sidecar.ruling().policy.hash(),
-            "the policy was reloaded"
-        ),
+/// Puts the file's policy in force, or leaves the last good one there.
+pub(crate) fn reload(sidecar: &Sidecar, path: &Path) -> Result<(), ConfigError> {
+    let outcome = File::read(path).and_then(|file| sidecar.reload(&file));
+    let ruling = sidecar.ruling();
+    let policy = ruling.policy.hash();
+    match &outcome {
+        Ok(()) => {
+            sidecar.metrics.reloads.inc();
+            if let Some(desk) = &sidecar.desk {
+                desk.reloaded(policy);
+            }
+            tracing::warn!(policy, "the policy was reloaded");
+        }
         Err(error) => {
-            tracing::error!(%error, "the new policy is bad; the last good one stays in force")
+            tracing::error!(%error, "the new policy is bad; the last good one stays in force");
         }
     }
+    let words = match &outcome {
+        Ok(()) => "the policy was replaced".to_owned(),
+        Err(_) => "a new policy was bad; the last good one stays in force".to_owned(),
+    };
+    let record = Record::of_sidecar(&sidecar.fixed.bottle, "reload", &words, policy);
+    // A full queue: every request's record names its policy too.
+    let _queued = sidecar.audit.note(record);
+    outcome
 }
 
 /// No new requests; those in flight have [`limits::GRACE`].
@@ -154,5 +196,13 @@ async fn stop(sidecar: &Sidecar) {
             "connections were cut off at the end of the grace time"
         );
     }
-    sidecar.audit.flush().await;
+    let ruling = sidecar.ruling();
+    let stopped = Record::of_sidecar(
+        &sidecar.fixed.bottle,
+        "stop",
+        "the sidecar was told to stop",
+        ruling.policy.hash(),
+    );
+    // A log that is broken has said so.
+    let _broken = sidecar.audit.write(vec![stopped]).await;
 }

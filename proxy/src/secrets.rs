@@ -11,6 +11,8 @@ use zeroize::Zeroizing;
 pub const PREFIX: &str = "EGRESS_TOKEN_";
 /// Further prefixes, comma-separated; an exact name is a prefix too.
 pub const PREFIXES_VARIABLE: &str = "BOT_BOTTLE_SENSITIVE_PREFIXES";
+/// How long a request waits for an operator; no secret, whatever its name begins with.
+pub const ALLOW_TIMEOUT: &str = "EGRESS_TOKEN_ALLOW_TIMEOUT_SECONDS";
 /// Planted in the agent's environment; any sighting of it is a leak.
 pub const CANARY: &str = "EGRESS_TOKEN_CANARY";
 
@@ -68,7 +70,9 @@ impl Secrets {
         let known = values
             .keys()
             .filter(|name| {
-                *name != PREFIXES_VARIABLE && prefixes.iter().any(|prefix| name.starts_with(prefix))
+                *name != PREFIXES_VARIABLE
+                    && *name != ALLOW_TIMEOUT
+                    && prefixes.iter().any(|prefix| name.starts_with(prefix))
             })
             .cloned()
             .collect();
@@ -79,6 +83,13 @@ impl Secrets {
         self.values
             .get(name)
             .filter(|value| !value.expose().is_empty())
+    }
+
+    /// Name and value of each known secret.
+    pub fn sensitive(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        self.known
+            .iter()
+            .filter_map(|name| self.value(name).map(|value| (name.as_str(), value)))
     }
 
     /// For the scanner. A value that is too short to look for is an error: it must not be silently skipped.

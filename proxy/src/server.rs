@@ -76,7 +76,14 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> io::Result<Socket> {
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    pub async fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -106,6 +113,7 @@ pub async fn accept(sidecar: Arc<Sidecar>, listener: Listener, room: Arc<Semapho
             Ok(socket) => {
                 wait = Duration::from_millis(5);
                 let connection = Arc::clone(&sidecar);
+                sidecar.metrics.connections.inc();
                 sidecar.tasks.spawn(async move {
                     isolated(serve(&connection, socket)).await;
                     drop(permit);
@@ -113,7 +121,9 @@ pub async fn accept(sidecar: Arc<Sidecar>, listener: Listener, room: Arc<Semapho
             }
             // Out of descriptors, mostly: without a pause the loop would only spin.
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(suppressed) = sidecar.log_limit.admit() {
+                    tracing::warn!(%error, suppressed, "a connection could not be accepted");
+                }
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(1));
             }

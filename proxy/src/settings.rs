@@ -5,8 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use detectors::InjectionDetector;
+
 use crate::config::{self, File, ProxyAuth};
-use crate::credential::{Credential, CredentialError};
+use crate::control::setting as control;
+use crate::credential::{self, Credential, CredentialError};
+use crate::echo::Scrubber;
 use crate::host::{HostError, HostName};
 use crate::inspect::{ScannerError, Scanners};
 use crate::policy::{Policy, PolicyError};
@@ -50,6 +54,10 @@ pub enum ConfigError {
     Scanner(#[from] ScannerError),
     #[error("egress.log: {0} is not 0, 1 or 2")]
     Log(u8),
+    #[error("control: {0}")]
+    Control(#[from] control::SettingError),
+    #[error("EGRESS_TOKEN_ALLOW_TIMEOUT_SECONDS: {0} is no number of seconds from 0 to 86400")]
+    Patience(String),
 }
 
 impl File {
@@ -73,7 +81,7 @@ pub enum Listen {
 }
 
 impl Listen {
-    fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let bad = || ConfigError::Listener(text.to_owned());
         match text.strip_prefix("unix:") {
             Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
@@ -92,6 +100,10 @@ pub struct Fixed {
     pub credentials: Option<ProxyCredentials>,
     pub hold: usize,
     pub explain: Option<String>,
+    pub approve: Option<String>,
+    pub control: Option<control::Setting>,
+    /// How long a request waits for an operator.
+    pub patience: std::time::Duration,
     pub upstream_hosts: HashMap<HostName, std::net::IpAddr>,
 }
 
@@ -145,6 +157,13 @@ impl Fixed {
             credentials,
             hold: file.hold.as_deref().map_or(Ok(DEFAULT_HOLD), parse_hold)?,
             explain: file.explain.clone(),
+            approve: file.approve.clone(),
+            control: file
+                .control
+                .as_ref()
+                .map(|control| control::Setting::parse(control, secrets))
+                .transpose()?,
+            patience: control::patience(secrets).map_err(ConfigError::Patience)?,
             upstream_hosts,
         })
     }
@@ -181,6 +200,9 @@ pub struct Ruling {
     pub scanners: Scanners,
     /// By the index of their route.
     pub credentials: HashMap<usize, Credential>,
+    /// Looks for all of them in responses; `None` where there are none.
+    pub scrubber: Option<Scrubber>,
+    pub injection: InjectionDetector,
     pub log: u8,
 }
 
@@ -204,10 +226,17 @@ impl Ruling {
             return Err(ConfigError::Log(log));
         }
         let scanners = Scanners::build(&policy, secrets)?;
+        let injected = policy
+            .routes()
+            .iter()
+            .filter_map(|route| route.auth.as_ref());
+        let scrubber = Scrubber::new(injected.flat_map(|auth| credential::texts(auth, secrets)));
         Ok(Arc::new(Self {
             policy,
             scanners,
             credentials,
+            scrubber,
+            injection: InjectionDetector::new(),
             log,
         }))
     }
@@ -220,6 +249,8 @@ impl Ruling {
             policy,
             scanners,
             credentials: HashMap::new(),
+            scrubber: None,
+            injection: InjectionDetector::new(),
             log: 1,
         }))
     }

@@ -16,14 +16,19 @@ use crate::ca::{Authority as CertificateAuthority, CaError};
 use crate::config::File;
 use crate::host::Authority;
 use crate::limits;
+use crate::logs::Limiter;
+use crate::metrics::Metrics;
+use crate::pieces::Pieces;
 use crate::record::Entry;
 use crate::secrets::Secrets;
-use crate::settings::{ConfigError, Fixed, Ruling};
+use crate::settings::{ConfigError, Fixed, Listen, Ruling};
+use crate::supervise::Desk;
 use crate::tls::{self, TlsError};
 use crate::upstream::address::Resolver;
 use crate::upstream::corporate::CorporateProxy;
 use crate::upstream::dial::Dialer;
 use crate::verdict::{Cause, Refusal};
+use crate::volume::Volumes;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -38,6 +43,8 @@ pub enum StartError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("the system has no randomness")]
+    Randomness,
 }
 
 #[derive(Debug)]
@@ -47,6 +54,12 @@ pub struct Sidecar {
     secrets: Secrets,
     pub audit: Audit,
     pub dialer: Arc<Dialer>,
+    /// Where an operator can be asked: only with a control API.
+    pub desk: Option<Arc<Desk>>,
+    pub metrics: Metrics,
+    pub volumes: Volumes,
+    pub pieces: Pieces,
+    pub log_limit: Limiter,
     pub upstream_tls: tls::Upstream,
     pub agent_tls: tls::Agent,
     /// Whether the agent that last spoke to an origin could do HTTP/2; what is offered to the origin follows it.
@@ -84,8 +97,29 @@ impl Sidecar {
             .map(|typed| CorporateProxy::parse(typed, &secrets))
             .transpose()
             .map_err(ConfigError::from)?;
+        let dialer = Dialer::new(resolver, proxy);
+        let desk = match &fixed.control {
+            Some(_) => Some(Desk::new(fixed.patience).map_err(|_| StartError::Randomness)?),
+            None => None,
+        };
+        if let Some(Listen::Tcp(address)) = fixed.control.as_ref().map(|control| &control.listen) {
+            dialer.forbid(address.port());
+        }
+        let started = Record::of_sidecar(
+            &fixed.bottle,
+            "start",
+            concat!("sidecar ", env!("CARGO_PKG_VERSION"), " started"),
+            ruling.policy.hash(),
+        );
+        // The queue is empty.
+        let _queued = audit.note(started);
         Ok(Arc::new(Self {
-            dialer: Arc::new(Dialer::new(resolver, proxy)),
+            dialer: Arc::new(dialer),
+            desk,
+            metrics: Metrics::default(),
+            volumes: Volumes::default(),
+            pieces: Pieces::new(&secrets),
+            log_limit: Limiter::default(),
             upstream_tls: tls::Upstream::new(&file.upstream.ca_files)?,
             agent_tls: tls::Agent::new(authority)?,
             fixed,
@@ -151,7 +185,7 @@ impl Sidecar {
     /// A refusal stands even where it cannot be recorded.
     pub async fn record_refusal(&self, entry: &Entry, refusal: &Refusal) {
         for record in entry.refusal(refusal) {
-            log(entry.log, &record);
+            self.log(entry.log, &record);
             if self.audit.record(record).await.is_err() {
                 tracing::error!(event = entry.event, "a refusal could not be recorded");
                 return;
@@ -167,13 +201,11 @@ impl Sidecar {
     ) -> Result<(), Broken> {
         let records = entry.let_through(redacted);
         for record in &records {
-            log(entry.log, record);
+            self.log(entry.log, record);
         }
         self.audit.write(records).await
     }
-}
 
-impl Sidecar {
     /// As [`Sidecar::record_let_through`], for a message of what was let through already.
     pub async fn record_noted(
         &self,
@@ -185,16 +217,36 @@ impl Sidecar {
             return Ok(());
         }
         for record in &records {
-            log(entry.log, record);
+            self.log(entry.log, record);
         }
         self.audit.write(records).await
     }
-}
 
-/// `egress.log`: 0 nothing, 1 what was not simply allowed, 2 everything.
-fn log(level: u8, record: &Record) {
-    let needed = if record.verdict == "allow" { 2 } else { 1 };
-    if level >= needed {
+    /// Records of what is not a request's own verdict.
+    pub async fn write(&self, records: Vec<Record>) -> Result<(), Broken> {
+        let level = self.ruling().log;
+        for record in &records {
+            self.log(level, record);
+        }
+        self.audit.write(records).await
+    }
+
+    /// `egress.log`: 0 nothing, 1 what was not simply allowed, 2 everything. Counted in any case.
+    fn log(&self, level: u8, record: &Record) {
+        self.metrics.count(record);
+        let needed = if record.verdict == "allow" { 2 } else { 1 };
+        if level < needed {
+            return;
+        }
+        let Some(suppressed) = self.log_limit.admit() else {
+            return;
+        };
+        if suppressed > 0 {
+            tracing::warn!(
+                suppressed,
+                "lines of verdicts were left out; the audit has them"
+            );
+        }
         tracing::info!(
             event = record.event,
             verdict = record.verdict,

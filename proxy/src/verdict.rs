@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::host::HostError;
 use crate::policy::Denial;
+use crate::supervise::NotApproved;
 
 /// Whose side a refusal comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +43,10 @@ impl Kind {
 pub enum Cause {
     // Policy.
     Credential,
-    /// As `Credential`, where an operator would be asked and none can be yet.
+    /// As `Credential`, where an operator would be asked and there is no control API to ask through.
     Unsupervised,
+    /// As `Credential`, where an operator was asked, or cannot be asked about this.
+    NotApproved(NotApproved),
     /// Redaction was asked for and cannot be done here, or did not make the request clean.
     Unredactable,
     Structural,
@@ -56,6 +59,18 @@ pub enum Cause {
     /// The route lets requests through, and no WebSockets.
     WebSocketDenied,
     Oversize {
+        limit: u64,
+    },
+    /// The origin's answer would have the agent give secrets away.
+    Injection,
+    /// The origin's answer has a coding in which it cannot be looked at.
+    ResponseEncoding(String),
+    /// The name leads to the operator's side of this very sidecar.
+    ControlPort,
+    /// So much of this known secret has left in short pieces that no more may.
+    Pieces(String),
+    /// As much has left by the route as may.
+    Volume {
         limit: u64,
     },
     /// The encoding of the body is one that we cannot read.
@@ -93,6 +108,7 @@ impl Cause {
         match self {
             Self::Credential
             | Self::Unsupervised
+            | Self::NotApproved(_)
             | Self::Unredactable
             | Self::Structural
             | Self::HostDenied
@@ -103,6 +119,11 @@ impl Cause {
             | Self::GitFetch
             | Self::WebSocketDenied
             | Self::Oversize { .. }
+            | Self::Volume { .. }
+            | Self::Pieces(_)
+            | Self::ControlPort
+            | Self::Injection
+            | Self::ResponseEncoding(_)
             | Self::ContentEncoding(_) => Kind::Block,
             Self::ProxyAuth
             | Self::Malformed(_)
@@ -134,6 +155,7 @@ impl Cause {
         match self {
             Self::Credential => "credential",
             Self::Unsupervised => "credential-unsupervised",
+            Self::NotApproved(not) => not.why.code(),
             Self::Unredactable => "credential-unredactable",
             Self::Structural => "structural",
             Self::HostDenied => "host-not-allowed",
@@ -144,6 +166,11 @@ impl Cause {
             Self::GitFetch => "git-fetch",
             Self::WebSocketDenied => "websocket-not-allowed",
             Self::Oversize { .. } => "oversize",
+            Self::Volume { .. } => "volume",
+            Self::Pieces(_) => "credential-pieces",
+            Self::ControlPort => "control-port",
+            Self::Injection => "injection",
+            Self::ResponseEncoding(_) => "response-encoding",
             Self::ContentEncoding(_) => "content-encoding",
             Self::ProxyAuth => "proxy-auth",
             Self::Malformed(_) => "malformed",
@@ -193,8 +220,9 @@ impl Cause {
         match self {
             Self::Credential => "a credential was found in what was about to leave".into(),
             Self::Unsupervised => {
-                "a credential was found; the route asks for an operator's decision (supervise), which this version cannot take yet, so it is blocked".into()
+                "the route asks for an operator's decision (supervise), and this sidecar has no `control` through which one could be given, so it is blocked".into()
             }
+            Self::NotApproved(not) => not.why.words(),
             Self::Unredactable => "a credential was found where it cannot be redacted".into(),
             Self::Structural => "the request carries a structural attack".into(),
             Self::HostDenied => "no route allows this host, port and scheme".into(),
@@ -206,6 +234,11 @@ impl Cause {
             Self::WebSocketDenied => "the route that allows this request does not allow WebSockets (websocket)".into(),
             Self::Oversize { limit } => format!("the body is larger than the route's max_request_bytes ({limit})"),
             Self::ContentEncoding(why) => format!("the body's Content-Encoding cannot be inspected: {why}"),
+            Self::Pieces(name) => format!("with this request more of {name} would have left in short pieces than may"),
+            Self::Volume { limit } => format!("the route lets {limit} bytes out in all (dlp.max_total_bytes), and they are used up"),
+            Self::Injection => "the origin's answer tells its reader to give secrets away".into(),
+            Self::ResponseEncoding(why) => format!("the origin's answer has a content coding that it was not asked for: {why}"),
+            Self::ControlPort => "the host leads to the control API of this sidecar, which is for the operator alone".into(),
             Self::ProxyAuth => "the proxy credentials are missing or wrong".into(),
             Self::Malformed(why) => format!("the request is malformed: {why}"),
             Self::Host(why) => format!("the host is malformed: {why}"),
@@ -230,6 +263,24 @@ impl Cause {
             Self::Stopping => "the sidecar is stopping".into(),
             Self::Overloaded => "the sidecar holds as many request bodies as it has room for".into(),
             Self::Internal => "the sidecar failed; this request was not forwarded".into(),
+        }
+    }
+}
+
+impl Cause {
+    /// What an operator types to approve it.
+    fn commands(&self) -> &[String] {
+        match self {
+            Self::NotApproved(not) => &not.commands,
+            _ => &[],
+        }
+    }
+
+    /// What an operator was asked about, by identifier.
+    pub fn asks(&self) -> &[String] {
+        match self {
+            Self::NotApproved(not) => &not.asks,
+            _ => &[],
         }
     }
 }
@@ -279,6 +330,9 @@ pub struct Answer<'a> {
     host: &'a str,
     message: &'static str,
     explain: String,
+    /// For the operator: each lets a next try of the same through.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    approve: &'a [String],
 }
 
 impl Refusal {
@@ -286,15 +340,30 @@ impl Refusal {
         self.cause.status()
     }
 
+    /// What is said of one of the findings.
+    pub fn words_of(&self, finding: &Finding) -> String {
+        match self.cause {
+            Cause::NotApproved(_) => format!("{}: {}", finding.reason(), self.cause.words()),
+            Cause::Injection => format!(
+                "{} found in the response ({})",
+                finding.credential, finding.location
+            ),
+            _ => finding.reason(),
+        }
+    }
+
     /// The words of the first finding where there is one, else of the cause.
     pub fn reason(&self) -> String {
         match self.findings.first() {
             Some(finding)
-                if self.cause == Cause::Unsupervised || self.cause == Cause::Unredactable =>
+                if matches!(
+                    self.cause,
+                    Cause::Unsupervised | Cause::Unredactable | Cause::NotApproved(_)
+                ) =>
             {
                 format!("{}: {}", finding.reason(), self.cause.words())
             }
-            Some(finding) => finding.reason(),
+            Some(finding) => self.words_of(finding),
             None => self.cause.words(),
         }
     }
@@ -316,7 +385,11 @@ impl Refusal {
             rule: finding.map(|finding| finding.rule.0),
             location: finding.map(|finding| finding.location.to_string()),
             host,
+            approve: self.cause.commands(),
             message: match kind {
+                Kind::Block if !self.cause.commands().is_empty() => {
+                    "This is policy, not a network fault. Another route or another encoding will not help. An operator was asked and can still approve it; then the same request goes through."
+                }
                 Kind::Block => {
                     "This is policy, not a network fault. Retrying, another route or another encoding will not help; ask the operator."
                 }

@@ -13,7 +13,8 @@ pub(super) fn run(blocked: bool, format: Format, bottle: Option<&str>) -> Result
     let mut shown = 0usize;
     for log in explain::logs(&logs, bottle)? {
         explain::each(&log, |record, line| {
-            if blocked && record.verdict == "allow" {
+            let passed = ["allow", "start", "stop", "reload"];
+            if blocked && passed.contains(&record.verdict.as_str()) {
                 return Ok(true);
             }
             shown += 1;

@@ -8,6 +8,7 @@ mod list;
 mod log;
 pub mod start;
 mod stop;
+mod supervise;
 mod why;
 
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use crate::backend::ChooseError;
 use crate::exit::Exit;
 use crate::explain::ExplainError;
 use crate::manifest::ManifestError;
+use crate::operator::OperatorError;
 use crate::plan::PlanError;
 use crate::session::SessionError;
 use crate::state::{NameError, StateError};
@@ -83,6 +85,20 @@ enum Command {
     },
     /// Explain an event of the log, or whether a bottle would let a request through.
     Why(why::WhyArguments),
+    /// Show the requests that wait for an answer and ask for it; `--once` only lists them.
+    Supervise(supervise::SuperviseArguments),
+    /// Let a waiting request through: this value, on its route, in its place, for a while.
+    Approve(supervise::ApproveArguments),
+    /// Refuse a waiting request, and tell the agent why.
+    Reject(supervise::RejectArguments),
+    /// Take an approval or a rejection back.
+    Revoke(supervise::RevokeArguments),
+    /// Say whether an audit log is whole, or which line is the first that is not as it was written.
+    VerifyAudit {
+        /// Such as ~/.local/state/bot-bottle/logs/NAME/audit.jsonl
+        #[arg(value_name = "FILE")]
+        file: std::path::PathBuf,
+    },
     /// Look for credentials in files, directories or standard input; needs no bottle.
     Scan(proxy::scan::Arguments),
 
@@ -139,6 +155,8 @@ pub enum CliError {
     Name(#[from] NameError),
     #[error(transparent)]
     Explain(#[from] ExplainError),
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
     #[error("the demo could not be run: {0:#}")]
     Demo(#[from] anyhow::Error),
     #[error(transparent)]
@@ -153,6 +171,7 @@ impl CliError {
             Self::Manifest(_)
             | Self::Plan(_)
             | Self::Name(_)
+            | Self::Operator(OperatorError::NoTerminal | OperatorError::NoToken)
             | Self::Explain(ExplainError::Usage(_)) => Exit::Usage,
             Self::Choose(error) => error.exit(),
             Self::State(StateError::NoBottle { .. } | StateError::Ambiguous { .. }) => Exit::Usage,
@@ -196,6 +215,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::ContainerHealth => return guest::health::main(),
         // Its exit code for findings is the user's to choose, so it is not one of `Exit`.
         Command::Scan(arguments) => return proxy::scan::main(&arguments),
+        Command::VerifyAudit { file } => {
+            let arguments = ["sidecar".into(), "verify-audit".into(), file.into()];
+            return proxy::cli::main(arguments);
+        }
         _ => {}
     }
     start_logging();
@@ -241,6 +264,10 @@ fn run(command: Command) -> Result<Exit, CliError> {
             bottle,
         } => log::run(blocked, format, bottle.as_deref()),
         Command::Why(arguments) => why::run(&arguments),
+        Command::Supervise(arguments) => supervise::supervise(&arguments),
+        Command::Approve(arguments) => supervise::approve(&arguments),
+        Command::Reject(arguments) => supervise::reject(&arguments),
+        Command::Revoke(arguments) => supervise::revoke(&arguments),
         // Were answered before; none of them gets here.
         Command::Sidecar { .. }
         | Command::Stage1 { .. }
@@ -253,6 +280,7 @@ fn run(command: Command) -> Result<Exit, CliError> {
         | Command::ContainerRun { .. }
         | Command::ContainerProbe
         | Command::ContainerHealth
+        | Command::VerifyAudit { .. }
         | Command::Scan(_) => Ok(Exit::Usage),
     }
 }

@@ -19,7 +19,8 @@ use super::names::{Owner, Role};
 use super::network::Network;
 use super::parts::Kept;
 use super::user::User;
-use crate::guest::{self, CERTIFICATE, CONFIGURATION, LOGS, RUN, SOCKET, SidecarBriefing};
+use crate::guest::{self, CERTIFICATE, CONFIGURATION, CONTROL, LOGS, RUN, SOCKET, SidecarBriefing};
+use crate::operator;
 use crate::sidecar::{READY, SidecarError, SidecarStart, check_ready};
 use crate::state::{PROXY_PORT, bottle};
 use crate::undo::UndoStack;
@@ -45,6 +46,8 @@ const PORTS: [(u16, On); 1] = [(PROXY_PORT, On::Alias)];
 #[derive(Debug)]
 pub struct Contained {
     pub name: String,
+    /// Where its control API listens, as the host sees it.
+    pub control: Option<String>,
     /// Its end ends the sidecar.
     _lifeline: Lifeline,
     ended: oneshot::Receiver<()>,
@@ -78,7 +81,8 @@ pub async fn start(
     let directory = start.directory;
     let configuration = directory.path.join("config");
     configure(&configuration, start)?;
-    for path in [&configuration, &directory.run, &directory.logs] {
+    let control = directory.control();
+    for path in [&configuration, &directory.run, &directory.logs, &control] {
         place.user.give(path)?;
     }
     let name = Role::Sidecar.name(&start.plan.slug);
@@ -130,9 +134,11 @@ pub async fn start(
         .map_err(|_| SidecarError::Late(log_path.clone()))?
         // It has ended without a word, which is no line.
         .unwrap_or_default();
-    check_ready(&line, start.policy, &log_path)?;
+    let listens = check_ready(&line, start.policy, &log_path)?;
     Ok(Contained {
         name,
+        // What listens is the same socket, by its path in the container.
+        control: listens.map(|_| operator::listen(&control)),
         _lifeline: lifeline,
         ended,
     })
@@ -176,6 +182,7 @@ fn body(place: &Place<'_>, start: &SidecarStart<'_>, configuration: &Path) -> Co
                 container::bind(configuration, CONFIGURATION, true),
                 container::bind(&directory.run, RUN, false),
                 container::bind(&directory.logs, LOGS, false),
+                container::bind(&directory.control(), CONTROL, false),
             ]),
             ..container::confined(MEMORY, PIDS)
         }),
@@ -191,6 +198,14 @@ fn configure(directory: &Path, start: &SidecarStart<'_>) -> Result<(), SidecarEr
         format!("unix:{SOCKET}"),
         format!("{}:{PROXY_PORT}", Ipv4Addr::UNSPECIFIED),
     ];
+    // Where the host's path is too long for a socket there is no way to it from outside: nobody can be asked.
+    file.control = file
+        .control
+        .filter(|control| control.listen.starts_with("unix:"))
+        .map(|control| config::Control {
+            listen: format!("unix:{CONTROL}/control.sock"),
+            ..control
+        });
     file.ca.certificate = CERTIFICATE.into();
     file.audit = Path::new(LOGS).join("audit.jsonl");
     for (at, path) in file.upstream.ca_files.iter_mut().enumerate() {

@@ -29,6 +29,8 @@ pub fn explain(records: &[AuditRecord], log: &Path) -> String {
         line("location", record.location.as_deref().unwrap_or_default());
         line("decoded", &record.via.join(", then "));
         line("context", record.context.as_deref().unwrap_or_default());
+        line("by", record.by.as_deref().unwrap_or_default());
+        line("until", record.until.as_deref().unwrap_or_default());
     }
     line("policy", &last.policy);
     line("log", &log.display().to_string());
@@ -57,6 +59,21 @@ fn advice(record: &AuditRecord) -> String {
         "deny-rule" => format!(
             "\nA rule with `deny: true` in {bottle} forbids it, and wins over every route that allows it. Take that rule out, or make it narrower.\n"
         ),
+        "supervise-timeout" | "supervise-full" | "supervise-gone" | "supervise-stopping" => {
+            let commands: String = record
+                .asks
+                .iter()
+                .map(|id| format!("    launcher approve {id}\n", id = Escaped(id)))
+                .collect();
+            format!(
+                "\nNobody approved it in time. While its bottle runs this lets the next try through, the same value on the same route and in the same place, for ten minutes:\n\n{commands}\n`launcher supervise` shows what waits as it comes; `launcher reject ID --reason TEXT` refuses it. If the destination needs the credential, let the sidecar put it in: `auth: {{scheme: Bearer, token_ref: VARIABLE}}` in its route in {bottle}.\n"
+            )
+        }
+        "supervise-rejected" | "reject" => "\nAn operator rejected it; the reason is above. `launcher supervise --decisions` shows what holds, `launcher revoke ID` takes it back.\n".into(),
+        "supervise-streamed" => "\nThe body was too long to be held while somebody is asked. A shorter request can be approved with `launcher approve`.\n".into(),
+        "supervise-place" | "supervise-too-many" => "\nNo approval covers this. It may stand in a path, a query, the value of a header, or a body that is not compressed; not in a name, a trailer, or across several fields.\n".into(),
+        "supervise-policy-changed" => "\nThe policy was replaced while it waited. The agent has to send it again.\n".into(),
+        "approve" | "approved" => "\nAn operator approved it. `launcher supervise --decisions` shows what holds, `launcher revoke ID` takes it back.\n".into(),
         "credential" | "credential-unsupervised" | "credential-unredactable" => format!(
             "\nThis is a credential on its way out. If the agent should not have it, look at where it got it from, and replace it.\nIf the destination needs it, do not give it to the agent: name it in the route's `auth: {{scheme: Bearer, token_ref: VARIABLE}}` in {bottle}, and the sidecar puts it in.\nIf it is no credential, `dlp: {{outbound_on_match: redact}}` in the route sends such requests on with it replaced.\n"
         ),

@@ -26,12 +26,18 @@ pub struct AuditRecord {
     pub method: String,
     pub path: String,
     pub status: u16,
+    pub asks: Vec<String>,
+    pub by: Option<String>,
+    pub until: Option<String>,
     pub policy: String,
 }
 
 impl AuditRecord {
     /// The request's address; parts that are not known are left out.
     pub fn url(&self) -> String {
+        if self.host.is_empty() {
+            return String::new();
+        }
         let scheme = self.scheme.as_deref().unwrap_or("https");
         let default = if scheme == "http" { 80 } else { 443 };
         let port = self

@@ -28,6 +28,8 @@ pub const SOCKET: &str = "/run/bot-bottle/egress.sock";
 pub const CERTIFICATE: &str = "/run/bot-bottle/ca.pem";
 /// The directory with the sidecar's file.
 pub const CONFIGURATION: &str = "/etc/bot-bottle";
+/// The directory with the socket of the control API, in the sidecar's container alone.
+pub const CONTROL: &str = "/run/bot-bottle-control";
 pub const LOGS: &str = "/var/log/bot-bottle";
 
 const MAX_FRAME: usize = 4 * 1024 * 1024;

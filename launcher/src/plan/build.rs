@@ -123,6 +123,7 @@ pub fn build(draft: Draft, state: &State, private: &Private) -> Result<Plan, Pla
         },
         audit: logs.join("audit.jsonl"),
         explain: Some("launcher why {id}".into()),
+        approve: Some("launcher approve {id}".into()),
         confine: true,
         egress,
         ..SidecarFile::default()

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use proxy::secrets::{ALLOW_TIMEOUT, CANARY};
+
 use super::{Options, SessionError};
 use crate::environment::{self, AGENT_HOME, AGENT_USER};
+use crate::operator::TOKEN_VARIABLE;
 use crate::plan::{PROXY_PASSWORD, Plan, PlanError, SENSITIVE_PREFIXES, variable};
 use crate::state::Alias;
 
-/// The canary's name in the sidecar (`proxy::secrets::CANARY`).
-const CANARY: &str = "EGRESS_TOKEN_CANARY";
 /// What a thief would look for; one of them is the canary's name in the agent's environment.
 const PLAUSIBLE: [&str; 8] = [
     "DEPLOY_KEY",
@@ -24,6 +25,8 @@ const PLAUSIBLE: [&str; 8] = [
 /// Made for one bottle, and gone with it.
 pub struct Secrets {
     pub proxy: String,
+    /// Of the control API, for the operator.
+    pub control: String,
     /// Name and value.
     pub canary: (String, String),
 }
@@ -39,6 +42,7 @@ impl Secrets {
         let name = free.get(choice).copied().unwrap_or("BACKUP_KEY");
         Ok(Self {
             proxy: hex(&random::<32>()?),
+            control: hex(&random::<32>()?),
             canary: (name.to_owned(), hex(&random::<20>()?)),
         })
     }
@@ -56,6 +60,9 @@ pub fn sidecar(
             env.insert(name.clone(), value);
         }
     }
+    if let Some(patience) = variable(ALLOW_TIMEOUT) {
+        env.insert(ALLOW_TIMEOUT.to_owned(), patience);
+    }
     if let Some(prefixes) = &plan.sensitive_prefixes {
         env.insert(SENSITIVE_PREFIXES.to_owned(), prefixes.clone());
     }
@@ -65,6 +72,7 @@ pub fn sidecar(
     env.extend(options.sidecar_env.iter().cloned());
     // Last: nothing that was read from the host may stand in their place.
     env.insert(PROXY_PASSWORD.to_owned(), secrets.proxy.clone());
+    env.insert(TOKEN_VARIABLE.to_owned(), secrets.control.clone());
     env.insert(CANARY.to_owned(), secrets.canary.1.clone());
     Ok(env.into_iter().collect())
 }

@@ -14,15 +14,19 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use proxy::config::{Control, OnMatch};
+use proxy::policy::RouteSummary;
 use tokio::time::timeout;
 
 use crate::backend::{Agent, Backend, BackendError, Bottle, ChooseError, Kind, Proof, Streams};
 use crate::docker::Docker;
 use crate::exit::Exit;
 use crate::local::Local;
+use crate::operator::{self, Access};
 use crate::place::Private;
 use crate::plan::{Plan, PlanError};
 use crate::sidecar::{Handle, Sidecar, SidecarError, SidecarStart};
+use crate::state::bottle::write_private;
 use crate::state::process::ProcessId;
 use crate::state::{Alias, AliasError, BottleDir, NameError, Record, Slug, State, StateError};
 use crate::undo::UndoStack;
@@ -277,6 +281,14 @@ impl Start<'_> {
             n = proof.checks().len(),
         ));
 
+        let asks =
+            |route: &RouteSummary| route.effect == "allow" && route.on_match == OnMatch::Supervise;
+        if sidecar.control.is_some() && self.plan.routes.iter().any(asks) {
+            say(
+                "a request with a credential in it waits for your answer: `launcher supervise` in another terminal",
+            );
+        }
+
         let env = environment::agent(self.plan, &self.alias, &self.secrets, self.options)?;
         let agent = Agent {
             program: self.plan.program.clone(),
@@ -362,6 +374,10 @@ impl Start<'_> {
         timings.done("ground");
         let mut file = plan.sidecar.clone();
         file.ca.certificate = directory.certificate();
+        file.control = Some(Control {
+            listen: operator::listen(&directory.control()),
+            token_ref: operator::TOKEN_VARIABLE.into(),
+        });
         if let Some(on_ground) = on_ground {
             on_ground(host, &mut file)?;
         }
@@ -375,6 +391,14 @@ impl Start<'_> {
         };
         let sidecar = backend.sidecar(&start, undo).await?;
         timings.done("sidecar");
+        if let Some(address) = &sidecar.control {
+            let access = Access {
+                address: address.clone(),
+                token: secrets.control.clone(),
+            };
+            let text = serde_json::to_vec(&access).map_err(std::io::Error::from)?;
+            write_private(&directory.control_file(), &text)?;
+        }
         record.processes.extend(
             sidecar
                 .process()

@@ -17,6 +17,7 @@ use crate::undo::UndoStack;
 /// `sun_path` is 108 bytes with its terminator (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 const SOCKET: &str = "egress.sock";
+const CONTROL: &str = "control";
 
 /// Who started a bottle: `state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,6 +69,7 @@ impl BottleDir {
         let lock = open_lock(&lock_path)?;
         lock.try_lock()
             .map_err(|error| at(&lock_path)(io::Error::other(error)))?;
+        make_dir(&path.join(CONTROL))?;
         let run = run_dir(&path, slug, undo)?;
         Ok(Self {
             path,
@@ -85,6 +87,16 @@ impl BottleDir {
 
     pub fn socket(&self) -> PathBuf {
         self.run.join(SOCKET)
+    }
+
+    /// Holds the socket of the control API, and nothing else: the sidecar may write here.
+    pub fn control(&self) -> PathBuf {
+        self.path.join(CONTROL)
+    }
+
+    /// Where the control API is and its token, for the operator's commands.
+    pub fn control_file(&self) -> PathBuf {
+        self.path.join(crate::operator::FILE)
     }
 
     pub fn certificate(&self) -> PathBuf {
@@ -147,5 +159,9 @@ fn run_dir(bottle: &Path, slug: &Slug, undo: &mut UndoStack) -> Result<PathBuf, 
 }
 
 fn fits(run: &Path) -> bool {
-    run.join(SOCKET).as_os_str().len() <= MAX_SOCKET_PATH
+    is_short_enough(&run.join(SOCKET))
+}
+
+pub fn is_short_enough(socket: &Path) -> bool {
+    socket.as_os_str().len() <= MAX_SOCKET_PATH
 }

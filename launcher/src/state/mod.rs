@@ -6,6 +6,8 @@
 //! STATE/bottles/SLUG/lock          held for a bottle's life
 //! STATE/bottles/SLUG/state.json    who started it; for `list` and the sweep
 //! STATE/bottles/SLUG/sidecar.yaml  no secrets: it names variables
+//! STATE/bottles/SLUG/control/      the socket of its control API
+//! STATE/bottles/SLUG/control.json  where that is, and the token for it (0600)
 //! STATE/bottles/SLUG/run/          the sidecar's socket and its CA certificate
 //! STATE/guest/CONTENT/             copies of the launcher, as containers run it
 //! STATE/logs/SLUG/                 audit.jsonl and sidecar.log; kept

@@ -109,6 +109,10 @@ impl State {
 }
 
 impl Found {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn remove(&self) -> Result<(), StateError> {
         if let Some(record) = &self.record {
             for process in &record.processes {

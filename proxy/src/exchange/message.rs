@@ -33,6 +33,9 @@ impl<'a> Exchange<'a> {
             ruling: self.ruling,
             pool: self.pool,
             read: self.read,
+            streaming: false,
+            messages: true,
+            asked: super::Asked::default(),
             room: None,
             switching: self.switching,
             place: None,
@@ -77,6 +80,7 @@ impl<'a> Exchange<'a> {
         let scanner = self.ruling.scanners.of(route.detectors);
         let findings = across.judge(scanner, &place, kind, &plain);
         self.cut_in_messages(route, findings)?;
+        self.check_message(route, sent.len(), &plain)?;
         self.note(&redacted).await?;
         across.passed(kind, &plain);
         Ok(sent)
@@ -116,7 +120,7 @@ impl<'a> Exchange<'a> {
     }
 
     pub fn window(&self, route: &'a Route, what: &'static str) -> super::Window<'a> {
-        super::Window::new(self.ruling, route, Location::Message(what))
+        super::Window::new(self.sidecar, self.ruling, route, Location::Message(what))
     }
 
     pub fn scan_across<const KINDS: usize>(

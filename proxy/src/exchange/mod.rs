@@ -3,7 +3,10 @@
 //! The same for both protocols on both sides. Nothing of a request is sent before the verdict on it; of a body that
 //! is too long to hold, nothing is sent that a later finding could begin in.
 
+mod ask;
 mod grpc;
+mod inbound;
+mod leave;
 mod message;
 mod relay;
 mod stream;
@@ -29,9 +32,11 @@ use crate::sidecar::Sidecar;
 use crate::upstream::lane::{Lane, SendFailure};
 use crate::upstream::pool::{Pool, RouteKey};
 use crate::verdict::{Cause, Refusal};
+use ask::Asked;
 pub use grpc::is_grpc;
+pub use inbound::Inbound;
 pub use message::Message;
-use relay::{Relayed, relay};
+use relay::Relayed;
 pub use stream::Window;
 pub use websocket::{H2Reply, run as websocket, run_over_h2 as websocket_over_h2};
 
@@ -41,6 +46,9 @@ pub trait RequestBody: Send {
     /// Between its pieces any time may pass.
     fn take_your_time(&mut self) {}
     fn frame(&mut self) -> impl Future<Output = Result<Option<Frame>, BodyError>> + Send;
+    /// After the last frame: returns once the agent is known to send nothing more; where that cannot be known here,
+    /// never. What it sends instead is kept.
+    fn closed(&mut self) -> impl Future<Output = ()> + Send;
 }
 
 /// Where the agent waits for its answer. An error means that it is gone.
@@ -106,7 +114,10 @@ pub async fn run<B: RequestBody, R: Reply>(
     exchange.entry.request(&ruling, host, &head);
     match exchange.judged(host, head, body, reply).await {
         Ok(after) => after,
-        Err(refusal) => exchange.refuse(&refusal, reply).await,
+        Err(refusal) => {
+            let refusal = exchange.explained(refusal);
+            exchange.refuse(&refusal, reply).await
+        }
     }
 }
 
@@ -117,6 +128,12 @@ pub struct Exchange<'a> {
     entry: Entry,
     /// The request body was read to its end.
     read: bool,
+    /// Its body proved too long to be held.
+    streaming: bool,
+    /// What is judged are messages of a connection that goes on.
+    messages: bool,
+    /// What waits for an operator's word.
+    asked: Asked,
     /// What the held body takes of the memory that all bodies share.
     room: Option<OwnedSemaphorePermit>,
     /// The request asks for a WebSocket.
@@ -141,6 +158,9 @@ impl<'a> Exchange<'a> {
             ruling,
             pool,
             read: false,
+            streaming: false,
+            messages: false,
+            asked: Asked::default(),
             room: None,
             switching: false,
             place: None,
@@ -185,8 +205,13 @@ impl<'a> Exchange<'a> {
         }
         let mut redacted = Vec::new();
         if findings.iter().any(inspect::blocks) {
-            head = self.redacted_head(route, host, &head, &findings)?;
-            redacted.clone_from(&findings);
+            match self.desk(route) {
+                Some(desk) => self.ask_about_head(&desk, route, host, &head, &findings)?,
+                None => {
+                    head = self.redacted_head(route, host, &head, &findings)?;
+                    redacted.clone_from(&findings);
+                }
+            }
         }
         self.entry.warn(&findings);
         Ok((route, head, redacted))
@@ -219,14 +244,20 @@ impl<'a> Exchange<'a> {
         }
         head.headers.strip_hop_by_hop();
         credential::replace(&mut head.headers, ruling.credentials.get(&route.index));
+        self.ask_for_plain(route, &mut head);
 
         if codings.is_plain() && grpc::is_asked(&head) {
+            self.messages = true;
+            self.check_nothing_asked()?;
+            self.charge(route, &head, 0)?;
+            self.check_pieces(route, &head, &[])?;
             let codec = grpc::Codec::parse(&head.headers)?;
             self.record_let_through(&redacted).await?;
             self.entry.recorded();
             return self.grpc(route, &head, codec, body, reply).await;
         }
-        match self.hold(route, body).await? {
+        let source = body;
+        match self.hold(route, source).await? {
             Held::Whole { body, trailers } => {
                 self.read = true;
                 let body = self
@@ -236,7 +267,10 @@ impl<'a> Exchange<'a> {
                     Some(trailers) => judged_trailers(ruling, route, trailers)?,
                     None => None,
                 };
+                self.approved(body.len(), source, reply).await?;
                 self.entry.request_bytes = Some(body.len() as u64);
+                self.charge(route, &head, body.len())?;
+                self.check_pieces(route, &head, &body)?;
                 self.record_let_through(&redacted).await?;
                 self.forward_whole(route, &head, body, trailers.as_ref(), reply)
                     .await
@@ -245,8 +279,12 @@ impl<'a> Exchange<'a> {
                 if !codings.is_plain() {
                     return Err(Cause::ContentEncoding("it is longer than what is held").into());
                 }
+                self.streaming = true;
+                self.check_nothing_asked()?;
+                self.charge(route, &head, 0)?;
+                self.check_pieces(route, &head, &[])?;
                 self.record_let_through(&redacted).await?;
-                self.stream(route, &head, begun, body, reply).await
+                self.stream(route, &head, begun, source, reply).await
             }
         }
     }
@@ -419,6 +457,13 @@ impl<'a> Exchange<'a> {
         if every().any(|finding| finding.structural) {
             return Err(blocked(Cause::Structural));
         }
+        // A message has no place to wait in: its connection goes on.
+        let may_wait = self.place.is_none() && every().any(inspect::blocks);
+        if let Some(desk) = self.desk(route).filter(|_| may_wait) {
+            self.ask_about_body(&desk, route, codings, &judged, &found)?;
+            self.entry.warn(&found.raw);
+            return Ok(body);
+        }
         if found.decoded.iter().any(inspect::blocks) {
             return Err(blocked(
                 outright(route.on_match).unwrap_or(Cause::Unredactable),
@@ -489,7 +534,7 @@ impl<'a> Exchange<'a> {
                     // It is not sent again; an answer may flow for minutes.
                     drop(body);
                     self.room = None;
-                    let after = relay(response, reply).await;
+                    let after = self.relay(route, response, reply).await;
                     return Ok(self.finish(lane, after));
                 }
                 // An idle connection that the origin closed under us; the request is repeated where that is safe.
@@ -548,6 +593,7 @@ impl<'a> Exchange<'a> {
                 }
             }
             Relayed::Cut => After::Broken,
+            Relayed::Refused(after) => after,
         }
     }
 }

@@ -1,17 +1,73 @@
-//! The response, passed on as it comes.
+//! The response, judged and passed on as it comes.
 
-use super::{Gone, Reply};
-use crate::message::Frame;
+use bytes::Bytes;
+
+use super::inbound::{Held, Inbound};
+use super::{After, Exchange, Gone, Reply};
+use crate::message::{Frame, Headers};
+use crate::policy::Route;
 use crate::upstream::response::Response;
+use crate::verdict::Refusal;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relayed {
-    Whole { keep_alive: bool },
+    Whole {
+        keep_alive: bool,
+    },
     Cut,
+    /// It was not passed on, and the agent was told why.
+    Refused(After),
 }
 
-/// Passes the response on as it comes, piece by piece.
-pub(super) async fn relay<R: Reply>(mut response: Response<'_>, reply: &mut R) -> Relayed {
+impl Exchange<'_> {
+    /// Passes the response on piece by piece, and records what was found in it.
+    pub(super) async fn relay<R: Reply>(
+        &self,
+        route: &Route,
+        response: Response<'_>,
+        reply: &mut R,
+    ) -> Relayed {
+        let mut inbound = self.inbound(route);
+        let relayed = match relay(&mut inbound, response, reply).await {
+            Ok(relayed) => relayed,
+            Err(Stopped::Before(refusal)) => {
+                self.sidecar.record_refusal(&self.entry, &refusal).await;
+                let body = self.body_of(&refusal);
+                Relayed::Refused(match reply.refuse(&refusal, body, self.read).await {
+                    Err(Gone) => After::Broken,
+                    Ok(()) if self.read => After::Reusable,
+                    Ok(()) => After::Unread,
+                })
+            }
+            Err(Stopped::Amidst(refusal)) => {
+                self.sidecar.record_refusal(&self.entry, &refusal).await;
+                match reply.cut_off(&refusal, &self.body_of(&refusal)).await {
+                    Ok(()) => Relayed::Refused(After::Unread),
+                    Err(Gone) => Relayed::Cut,
+                }
+            }
+        };
+        self.remark(&inbound).await;
+        relayed
+    }
+}
+
+enum Stopped {
+    /// Nothing was said to the agent yet.
+    Before(Refusal),
+    Amidst(Refusal),
+}
+
+async fn relay<R: Reply>(
+    inbound: &mut Inbound,
+    mut response: Response<'_>,
+    reply: &mut R,
+) -> Result<Relayed, Stopped> {
+    let held = tokio::select! {
+        biased;
+        held = inbound.begin(&mut response) => held.map_err(Stopped::Before)?,
+        () = reply.gone() => return Ok(Relayed::Cut),
+    };
     let mut head = response.head;
     // Of a body that is not there (HEAD, 304) only the origin knows the length; a 204 has none (RFC 9110 §8.6).
     let tells = response.size.is_none() && head.status != http::StatusCode::NO_CONTENT;
@@ -26,22 +82,33 @@ pub(super) async fn relay<R: Reply>(mut response: Response<'_>, reply: &mut R) -
         head.headers.push(&b"content-length"[..], length);
     }
     if reply.head(head, response.size).await.is_err() {
-        return Relayed::Cut;
+        return Ok(Relayed::Cut);
     }
     let mut trailers = None;
-    if response.size.is_some() {
+    if let Some(Held {
+        body,
+        trailers: own,
+    }) = held
+    {
+        if send(reply, body).await.is_err() {
+            return Ok(Relayed::Cut);
+        }
+        trailers = own.map(|fields| judged(inbound, fields));
+    } else if response.size.is_some() {
         loop {
             let frame = tokio::select! {
                 biased;
                 frame = response.body.frame() => frame,
-                () = reply.gone() => return Relayed::Cut,
+                () = reply.gone() => return Ok(Relayed::Cut),
             };
             let sent = match frame {
                 Ok(None) => break,
-                Ok(Some(Frame::Data(data))) => reply.data(data).await,
-                Ok(Some(Frame::Trailers(mut fields))) => {
-                    fields.strip_trailers();
-                    trailers = Some(fields);
+                Ok(Some(Frame::Data(data))) => {
+                    let data = inbound.data(data).map_err(Stopped::Amidst)?;
+                    send(reply, data).await
+                }
+                Ok(Some(Frame::Trailers(fields))) => {
+                    trailers = Some(judged(inbound, fields));
                     Ok(())
                 }
                 Err(error) => {
@@ -50,14 +117,31 @@ pub(super) async fn relay<R: Reply>(mut response: Response<'_>, reply: &mut R) -
                 }
             };
             if sent.is_err() {
-                return Relayed::Cut;
+                return Ok(Relayed::Cut);
             }
         }
+        let rest = inbound.finish().map_err(Stopped::Amidst)?;
+        if send(reply, rest).await.is_err() {
+            return Ok(Relayed::Cut);
+        }
     }
-    match reply.end(trailers).await {
+    Ok(match reply.end(trailers).await {
         Ok(()) => Relayed::Whole {
             keep_alive: response.keep_alive && response.body.is_done(),
         },
         Err(Gone) => Relayed::Cut,
+    })
+}
+
+async fn send<R: Reply>(reply: &mut R, data: Bytes) -> Result<(), Gone> {
+    if data.is_empty() {
+        return Ok(());
     }
+    reply.data(data).await
+}
+
+fn judged(inbound: &mut Inbound, mut fields: Headers) -> Headers {
+    fields.strip_trailers();
+    inbound.fields(&mut fields);
+    fields
 }

@@ -5,15 +5,17 @@ use std::future::Future;
 use bytes::{Bytes, BytesMut};
 use detectors::{Finding, Location};
 
-use super::relay::{Relayed, relay};
+use super::relay::Relayed;
 use super::{
     After, Exchange, Gone, Reply, RequestBody, body_failed, cause, judged_trailers, outright,
 };
 use crate::config::OnOversize;
 use crate::inspect;
 use crate::message::{Frame, Headers, RequestHead, Size};
+use crate::pieces::Found;
 use crate::policy::Route;
 use crate::settings::Ruling;
+use crate::sidecar::Sidecar;
 use crate::upstream::lane::Sink;
 use crate::upstream::response::Response;
 use crate::verdict::{Cause, Refusal};
@@ -28,7 +30,7 @@ impl Exchange<'_> {
         body: &mut B,
         reply: &mut R,
     ) -> Result<After, Refusal> {
-        let mut window = Window::new(self.ruling, route, Location::Body);
+        let mut window = Window::new(self.sidecar, self.ruling, route, Location::Body);
         // What is held already is judged before the origin is even spoken to.
         let first = window.push(&begun)?;
         drop(begun);
@@ -71,19 +73,24 @@ impl Exchange<'_> {
                 }
                 // Where the origin took no more, its answer says why.
                 Raced::Sent(ended) => (
-                    relay(response.await.map_err(cause)?, reply).await,
+                    self.relay(route, response.await.map_err(cause)?, reply)
+                        .await,
                     ended.is_ok(),
                 ),
                 // The origin answered before it had all of the request; both go on.
                 Raced::Answered(answer) => {
-                    let mut relaying = Box::pin(relay(answer, reply));
+                    let mut relaying = Box::pin(self.relay(route, answer, reply));
                     let ended = tokio::select! {
                         biased;
                         ended = &mut pump => Some(ended),
                         relayed = &mut relaying => {
                             drop(pump);
                             sink.abort();
-                            return Ok(if relayed == Relayed::Cut { After::Broken } else { After::Unread });
+                            return Ok(match relayed {
+                                Relayed::Cut => After::Broken,
+                                Relayed::Refused(after) => after,
+                                Relayed::Whole { .. } => After::Unread,
+                            });
                         }
                     };
                     match ended {
@@ -91,6 +98,7 @@ impl Exchange<'_> {
                             drop(relaying);
                             drop(pump);
                             sink.abort();
+                            let refusal = self.explained(refusal);
                             self.sidecar.record_refusal(&self.entry, &refusal).await;
                             let body = self.body_of(&refusal);
                             return Ok(match reply.cut_off(&refusal, &body).await {
@@ -113,6 +121,7 @@ impl Exchange<'_> {
                 },
             ),
             Relayed::Cut => After::Broken,
+            Relayed::Refused(after) => after,
         })
     }
 }
@@ -191,24 +200,34 @@ impl<B: RequestBody> Source for Streamed<'_, B> {
 /// The bytes of a streamed body that a finding may still begin in.
 #[derive(Debug)]
 pub struct Window<'a> {
+    sidecar: &'a Sidecar,
     ruling: &'a Ruling,
     route: &'a Route,
     /// `None` once `noscan` let the rest go unscanned.
     stream: Option<detectors::Stream>,
     held: BytesMut,
+    /// The end of what was looked at for short pieces of secrets.
+    tail: Vec<u8>,
     /// Offset of the first held byte in the body.
     base: u64,
     pushed: u64,
 }
 
 impl<'a> Window<'a> {
-    pub fn new(ruling: &'a Ruling, route: &'a Route, location: Location) -> Self {
+    pub fn new(
+        sidecar: &'a Sidecar,
+        ruling: &'a Ruling,
+        route: &'a Route,
+        location: Location,
+    ) -> Self {
         let stream = ruling.scanners.of(route.detectors).stream(location);
         Self {
+            sidecar,
             ruling,
             route,
             stream: Some(stream),
             held: BytesMut::new(),
+            tail: Vec::new(),
             base: 0,
             pushed: 0,
         }
@@ -218,6 +237,9 @@ impl<'a> Window<'a> {
     pub fn push(&mut self, data: &[u8]) -> Result<Bytes, Refusal> {
         let before = self.pushed;
         self.pushed += data.len() as u64;
+        self.sidecar.volumes.charge(self.route, data.len())?;
+        self.check_pieces(data)?;
+        self.sidecar.metrics.request_bytes.inc_by(data.len() as u64);
         let mut scanned = data;
         let mut last = false;
         if let Some(limit) = self
@@ -258,6 +280,23 @@ impl<'a> Window<'a> {
             self.judge(stream.finish())?;
         }
         Ok(self.held.split().freeze())
+    }
+
+    fn check_pieces(&mut self, data: &[u8]) -> Result<(), Cause> {
+        if !self.route.detectors.known_secrets {
+            return Ok(());
+        }
+        let mut found = Found::new();
+        let head = data.get(..7.min(data.len())).unwrap_or_default();
+        self.sidecar
+            .pieces
+            .find(&[&self.tail, head].concat(), &mut found);
+        self.sidecar.pieces.find(data, &mut found);
+        self.tail
+            .extend_from_slice(data.get(data.len().saturating_sub(7)..).unwrap_or_default());
+        let gone = self.tail.len().saturating_sub(7);
+        self.tail.drain(..gone);
+        self.sidecar.pieces.release(&found)
     }
 
     fn judge(&self, findings: Vec<Finding>) -> Result<(), Refusal> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
 
-use super::{After, Exchange, Gone, Reply, cause, relay};
+use super::{After, Exchange, Gone, Reply, cause};
 use crate::credential;
 use crate::h1::agent::Writer;
 use crate::h1::body::Reader;
@@ -62,7 +62,10 @@ pub async fn run<S: AsyncRead + AsyncWrite + Send + Unpin>(
             // All that there was to say is said; HTTP is not spoken here any more.
             After::Broken
         }
-        Err(refusal) => exchange.refuse(&refusal, writer).await,
+        Err(refusal) => {
+            let refusal = exchange.explained(refusal);
+            exchange.refuse(&refusal, writer).await
+        }
     }
 }
 
@@ -96,7 +99,10 @@ pub async fn run_over_h2<P: H2Reply>(
             session::run(exchange, open, agent).await;
             After::Unread
         }
-        Err(refusal) => exchange.refuse(&refusal, reply).await,
+        Err(refusal) => {
+            let refusal = exchange.explained(refusal);
+            exchange.refuse(&refusal, reply).await
+        }
     }
 }
 
@@ -120,8 +126,12 @@ impl<'a> Exchange<'a> {
         reply: &mut R,
     ) -> Result<Switched<'a>, Refusal> {
         let (route, mut head, redacted) = self.judged_head(host, head)?;
+        self.check_nothing_asked()?;
+        self.charge(route, &head, 0)?;
+        self.check_pieces(route, &head, &[])?;
         head.headers.strip_hop_by_hop();
         credential::replace(&mut head.headers, self.ruling.credentials.get(&route.index));
+        self.ask_for_plain(route, &mut head);
         let asking = Asking::write(asked, &mut head).map_err(malformed)?;
         self.record_let_through(&redacted).await?;
         self.entry.recorded();
@@ -149,17 +159,18 @@ impl<'a> Exchange<'a> {
                     let why = "it answered as if no WebSocket had been asked for";
                     return Err(Cause::UpstreamProtocol(why.into()).into());
                 }
-                let relayed = relay(response, reply).await;
+                let relayed = self.relay(route, response, reply).await;
                 return Ok(Switched::No(self.finish(lane, relayed)));
             }
             let answered = response.head;
             drop(response.body);
-            let (deflate, told) = asking
+            let (deflate, mut told) = asking
                 .answered(asked, answered)
                 .map_err(|why| Cause::UpstreamProtocol(why.into()))?;
             let Lane::H1(connection) = lane else {
                 return Err(Cause::Internal.into());
             };
+            self.inbound(route).fields(&mut told.headers);
             let size = asked.is_over_h2().then_some(Size::Unknown);
             if reply.head(told, size).await == Err(Gone) {
                 return Ok(Switched::No(After::Broken));

@@ -177,6 +177,11 @@ impl<R: AsyncRead + Send + Unpin> RequestBody for Body<'_, R> {
     async fn frame(&mut self) -> Result<Option<Frame>, BodyError> {
         Body::frame(self).await
     }
+
+    /// An agent that closes its sending side while its request waits for an operator counts as gone.
+    async fn closed(&mut self) {
+        Body::closed(self).await
+    }
 }
 
 /// The agent's write side, and what is known of the response that is being written.

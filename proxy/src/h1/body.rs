@@ -187,6 +187,18 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
         self.size
     }
 
+    /// Returns once the peer has closed its sending side. Before the body's end, and where more comes than a head of a
+    /// next message, that is not looked for.
+    pub async fn closed(&mut self) {
+        while self.state == State::Done && self.reader.buf.len() < limits::HEAD_BYTES {
+            self.reader.buf.reserve(1024);
+            if !matches!(self.reader.io.read_buf(&mut self.reader.buf).await, Ok(1..)) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }

@@ -48,15 +48,15 @@ pub enum Problem {
     Detector { name: String, hint: String },
     #[error("dlp.{0}: write `false` or a list of detectors, not `true`")]
     DetectorsTrue(&'static str),
-    #[error(
-        "dlp.inbound_detectors: inbound scanning is not available in this version; leave it out or write `false`"
-    )]
-    Inbound,
+    #[error("dlp.inbound_detectors: {0:?} is not {INJECTION:?}")]
+    Inbound(String),
     #[error("dlp.on_oversize has no effect without max_request_bytes")]
     Oversize,
 }
 
 const KNOWN: [&str; 4] = ["token_patterns", "known_secrets", "undecodable", "entropy"];
+
+const INJECTION: &str = "naive_injection_detection";
 
 impl Policy {
     /// Parses every route or none.
@@ -74,12 +74,10 @@ impl Policy {
             })
             .collect::<Result<_, _>>()?;
         let canonical = serde_json::to_vec(egress).unwrap_or_default();
-        let hash = Sha256::digest(&canonical)
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Ok(Self { routes, hash })
+        Ok(Self {
+            routes,
+            hash: short_hash(&canonical),
+        })
     }
 
     /// What stands in for a policy that could not be read.
@@ -89,6 +87,14 @@ impl Policy {
             hash: "deny-all".into(),
         }
     }
+}
+
+fn short_hash(text: &[u8]) -> String {
+    Sha256::digest(text)
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn route(index: usize, raw: &config::Route) -> Result<Route, Problem> {
@@ -128,15 +134,13 @@ fn route(index: usize, raw: &config::Route) -> Result<Route, Problem> {
             return Err(Problem::AuthPlain);
         }
     }
-    match &dlp.inbound_detectors {
-        None | Some(config::Detectors::Off(false)) => {}
-        Some(_) => return Err(Problem::Inbound),
-    }
+    let injection_detector = inbound(dlp.inbound_detectors.as_ref())?;
     if dlp.on_oversize.is_some() && dlp.max_request_bytes.is_none() {
         return Err(Problem::Oversize);
     }
     Ok(Route {
         index,
+        key: short_hash(&serde_json::to_vec(raw).unwrap_or_default()).into(),
         host,
         port,
         scheme: raw.scheme,
@@ -153,8 +157,22 @@ fn route(index: usize, raw: &config::Route) -> Result<Route, Problem> {
         on_match: dlp.outbound_on_match.unwrap_or_default(),
         max_request_bytes: dlp.max_request_bytes,
         on_oversize: dlp.on_oversize.unwrap_or_default(),
+        max_total_bytes: dlp.max_total_bytes,
         allow_private: raw.allow_private,
+        injection_detector,
     })
+}
+
+/// Off where it is not asked for: it reads English and knows phrases.
+fn inbound(raw: Option<&config::Detectors>) -> Result<bool, Problem> {
+    match raw {
+        None | Some(config::Detectors::Off(false)) => Ok(false),
+        Some(config::Detectors::Off(true)) => Err(Problem::DetectorsTrue("inbound_detectors")),
+        Some(config::Detectors::List(list)) => match list.iter().find(|name| *name != INJECTION) {
+            Some(name) => Err(Problem::Inbound(name.clone())),
+            None => Ok(!list.is_empty()),
+        },
+    }
 }
 
 fn detectors(raw: Option<&config::Detectors>) -> Result<Detectors, Problem> {

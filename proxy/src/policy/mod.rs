@@ -7,6 +7,7 @@ mod git;
 mod path;
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -28,6 +29,8 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Route {
     pub index: usize,
+    /// The same for a route that a reload left as it was, and for no other.
+    pub key: Arc<str>,
     pub host: HostPattern,
     pub port: u16,
     pub scheme: Scheme,
@@ -40,7 +43,10 @@ pub struct Route {
     pub on_match: OnMatch,
     pub max_request_bytes: Option<u64>,
     pub on_oversize: OnOversize,
+    pub max_total_bytes: Option<u64>,
     pub allow_private: bool,
+    /// Responses are looked at for prompt injection.
+    pub injection_detector: bool,
 }
 
 /// The detectors of a route.

@@ -176,8 +176,12 @@ fn what_cannot_be_understood_is_an_error_that_names_it() {
             "not `true`",
         ),
         (
-            "routes: [{host: a.test, dlp: {inbound_detectors: [naive_injection_detection]}}]",
-            "not available",
+            "routes: [{host: a.test, dlp: {inbound_detectors: [injection]}}]",
+            "is not \"naive_injection_detection\"",
+        ),
+        (
+            "routes: [{host: a.test, dlp: {inbound_detectors: true}}]",
+            "not `true`",
         ),
         (
             "routes: [{host: a.test, auth: {scheme: header, token_ref: X}}]",

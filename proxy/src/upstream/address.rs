@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::dns::Dns;
 use crate::host::{Authority, Host, HostName};
@@ -15,6 +16,8 @@ use crate::verdict::Cause;
 pub struct Resolver {
     fixed: HashMap<HostName, IpAddr>,
     dns: Dns,
+    /// The port of our own control API on this host; 0 where there is none.
+    forbidden: AtomicU16,
 }
 
 impl Resolver {
@@ -23,7 +26,13 @@ impl Resolver {
         Self {
             fixed,
             dns: Dns::new(servers),
+            forbidden: AtomicU16::new(0),
         }
+    }
+
+    /// See [`super::dial::Dialer::forbid`].
+    pub fn forbid(&self, port: u16) {
+        self.forbidden.store(port, Ordering::Relaxed);
     }
 
     pub fn is_fixed(&self, host: &Host) -> bool {
@@ -46,6 +55,16 @@ impl Resolver {
         };
         if addresses.is_empty() {
             return Err(Cause::Resolve("the answer is empty".into()));
+        }
+        if port != 0 && port == self.forbidden.load(Ordering::Relaxed) {
+            // The unspecified address leads to the host itself too.
+            let own = |ip: &IpAddr| {
+                let ip = ip.to_canonical();
+                ip.is_loopback() || ip.is_unspecified()
+            };
+            if addresses.iter().any(own) {
+                return Err(Cause::ControlPort);
+            }
         }
         if !allow_private && let Some(private) = addresses.iter().find(|ip| !is_public(**ip)) {
             return Err(Cause::PrivateAddress(private.to_string()));
@@ -212,6 +231,25 @@ mod tests {
         let refused = Err(Cause::PrivateAddress("169.254.169.254".into()));
         for name in ["turns.test", "turns.test", "mixed.test", "alias.test"] {
             assert_eq!(ask(name).await, refused, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_control_port_is_out_of_reach() {
+        let resolver = Resolver::new(HashMap::new(), Vec::new());
+        resolver.forbid(9101);
+        for host in [
+            "127.0.0.1",
+            "127.0.0.16",
+            "0.0.0.0",
+            "[::1]",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+        ] {
+            let parse = |port: u16| Authority::parse(&format!("{host}:{port}"), 443);
+            let (control, other) = (parse(9101).unwrap(), parse(9102).unwrap());
+            assert!(resolver.resolve(&control, true).await.is_err(), "{host}");
+            assert!(resolver.resolve(&other, true).await.is_ok(), "{host}");
         }
     }
 

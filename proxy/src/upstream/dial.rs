@@ -36,6 +36,11 @@ impl Dialer {
         Self { resolver, proxy }
     }
 
+    /// No route leads to this port of the host itself, whatever it allows: the operator's side is there.
+    pub fn forbid(&self, port: u16) {
+        self.resolver.forbid(port);
+    }
+
     /// Resolves, checks and connects.
     pub async fn tcp(&self, authority: &Authority, allow_private: bool) -> Result<Dialled, Cause> {
         let host = &authority.host;

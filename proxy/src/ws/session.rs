@@ -18,7 +18,7 @@ use super::frame::{self, Opcode, Peer, Violation};
 use super::message::{Decoder, Kind, Piece};
 use crate::across::Across;
 use crate::content::Codings;
-use crate::exchange::{Exchange, Message, Window};
+use crate::exchange::{self, Exchange, Message, Window};
 use crate::limits;
 use crate::policy::Route;
 use crate::upstream::lane::H1;
@@ -106,6 +106,7 @@ where
         Peer::Server,
         inflater(|agreed| agreed.server_no_context_takeover),
     );
+    let judge = exchange.inbound(open.route);
     let mut outbound = Outbound {
         exchange,
         route: open.route,
@@ -114,6 +115,7 @@ where
         across: Across::default(),
     };
     let mut inbound = Inbound {
+        judge,
         input: Input::new(origin_reader.io_mut(), origin_ahead, from_origin),
         out: Out::new(agent.writer, Peer::Server),
     };
@@ -148,6 +150,14 @@ async fn finish<R, W, OR, OW>(
     let orderly = matches!((&up, &down), (End::Closed, End::Closed));
     let close = match (up, down) {
         (End::Refused(refusal), _) => {
+            let refusal = outbound.exchange.explained(refusal);
+            outbound.exchange.record(&refusal).await;
+            Some((
+                refusal_code(&refusal),
+                outbound.exchange.short_reason(&refusal),
+            ))
+        }
+        (_, End::Refused(refusal)) => {
             outbound.exchange.record(&refusal).await;
             Some((
                 refusal_code(&refusal),
@@ -172,6 +182,7 @@ async fn finish<R, W, OR, OW>(
         (End::Quiet, _) | (_, End::Quiet) => Some((1001, "nothing was said for too long".into())),
         _ => None,
     };
+    outbound.exchange.remark(&inbound.judge).await;
     if let Some((code, reason)) = close {
         let payload = close_payload(code, &reason);
         let (_gone, _also) =
@@ -378,20 +389,44 @@ impl<'a, W: AsyncWrite + Unpin> Out<'a, W> {
 /// From the origin to the agent, as it comes.
 #[derive(Debug)]
 struct Inbound<'a, R, W> {
+    judge: exchange::Inbound,
     input: Input<'a, R>,
     out: Out<'a, W>,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Inbound<'_, R, W> {
+    fn judged(&mut self, data: Bytes, last: bool) -> Result<Bytes, Refusal> {
+        let data = self.judge.data(data)?;
+        if !last {
+            return Ok(data);
+        }
+        let rest = self.judge.finish()?;
+        Ok(if rest.is_empty() {
+            data
+        } else {
+            [data, rest].concat().into()
+        })
+    }
+
     async fn pump(&mut self, shared: &Shared) -> End {
         loop {
             let passed = match self.input.next(shared).await {
-                Ok(Piece::Data { kind, data, last }) => self.out.data(kind, &data, last).await,
-                Ok(Piece::Ping(payload)) => self.out.frame(true, Opcode::Ping, &payload).await,
-                Ok(Piece::Pong(payload)) => self.out.frame(true, Opcode::Pong, &payload).await,
+                Ok(Piece::Data { kind, data, last }) => match self.judged(data, last) {
+                    Ok(data) if data.is_empty() && !last => Ok(()),
+                    Ok(data) => self.out.data(kind, &data, last).await,
+                    Err(refusal) => Err(End::Refused(refusal)),
+                },
+                Ok(Piece::Ping(payload)) => {
+                    let payload = self.judge.scrub(payload);
+                    self.out.frame(true, Opcode::Ping, &payload).await
+                }
+                Ok(Piece::Pong(payload)) => {
+                    let payload = self.judge.scrub(payload);
+                    self.out.frame(true, Opcode::Pong, &payload).await
+                }
                 Ok(Piece::Close(payload)) => self
                     .out
-                    .close(&payload)
+                    .close(&self.judge.scrub(payload))
                     .await
                     .err()
                     .map_or(Err(End::Closed), Err),

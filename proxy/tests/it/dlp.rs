@@ -10,7 +10,7 @@ use fixtures::origin::{BodyState, OriginOptions, pattern};
 use http::HeaderMap;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, KEY, KNOWN, Setup, World, dlp, route, routes};
+use crate::harness::{Answer, KEY, KNOWN, Setup, World, dlp, route, routes, until};
 
 /// A refusal that says what it should, an audit record that agrees, and an origin that knows nothing.
 async fn assert_blocked(
@@ -611,7 +611,7 @@ async fn no_byte_of_a_secret_in_a_long_body_leaves() {
                 assert_eq!(answer.status, 403, "{what}: {answer:?}");
                 assert_eq!(answer.json()["rule"], "aws-access-key", "{what}");
                 for request in world.origin.requests() {
-                    crate::harness::until(&what, || {
+                    until(&what, || {
                         world
                             .origin
                             .requests()
@@ -781,7 +781,8 @@ async fn an_archive_that_cannot_be_read_to_its_end_is_blocked_unless_the_route_l
         let world = World::policy(&dlp(detectors)).await;
         let answer = world.raw(&request).await.unwrap();
         assert_eq!(answer.status, status, "{}", world.sidecar.audit_text());
-        crate::harness::until("a record", || {
+        // A refusal does not wait for its record.
+        until("the record", || {
             world.sidecar.audit_text().contains("undecodable")
         })
         .await;
@@ -910,6 +911,7 @@ async fn the_words_of_a_refusal_and_of_its_record() {
     let mut record = world.sidecar.event(&event).await.remove(0);
     record["time"] = "TIME".into();
     record["policy"] = "POLICY".into();
+    record["prev"] = "PREV".into();
     insta::assert_snapshot!(tidy(&record), @r#"
     {
       "bottle": "test",
@@ -922,9 +924,11 @@ async fn the_words_of_a_refusal_and_of_its_record() {
       "path": "/v1",
       "policy": "POLICY",
       "port": 1234,
+      "prev": "PREV",
       "reason": "AWS access key found in body",
       "rule": "aws-access-key",
       "scheme": "https",
+      "seq": 2,
       "status": 403,
       "time": "TIME",
       "verdict": "block"

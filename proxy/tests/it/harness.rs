@@ -45,6 +45,8 @@ pub struct Setup {
     pub environment: Vec<(String, String)>,
     /// Files that it may have open.
     descriptors: Option<u32>,
+    /// A command that runs the sidecar in its place.
+    pub wrapper: Vec<String>,
 }
 
 impl Setup {
@@ -64,6 +66,7 @@ impl Setup {
                 ("EGRESS_TOKEN_X".into(), KNOWN.into()),
             ],
             descriptors: None,
+            wrapper: Vec::new(),
         }
     }
 
@@ -204,9 +207,14 @@ impl Sidecar {
         let config = write_file(dir.path(), pki, port, &setup);
         let stderr = std::fs::File::create(dir.path().join("stderr")).unwrap();
         let sidecar = env!("CARGO_BIN_EXE_sidecar");
-        let mut command = match setup.descriptors {
-            None => Command::new(sidecar),
-            Some(count) => {
+        let mut command = match (setup.descriptors, setup.wrapper.split_first()) {
+            (None, None) => Command::new(sidecar),
+            (None, Some((program, arguments))) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(sidecar);
+                command
+            }
+            (Some(count), _) => {
                 let mut shell = Command::new("/bin/sh");
                 shell.args([
                     "-c",

@@ -338,7 +338,7 @@ async fn the_audit_is_private_and_every_line_is_a_record() {
     .await;
     for record in world.sidecar.audit() {
         assert!(
-            ["allow", "refuse", "block"].contains(&record["verdict"].as_str().unwrap()),
+            ["start", "allow", "refuse", "block"].contains(&record["verdict"].as_str().unwrap()),
             "{record}"
         );
         assert_eq!(record["bottle"], "test");

@@ -13,6 +13,7 @@
 
 mod bypass;
 mod certificates;
+mod chain;
 mod clients;
 mod credentials;
 mod dlp;
@@ -22,12 +23,14 @@ mod grpc;
 mod h2_abuse;
 mod harness;
 mod hostile;
+mod inbound;
 mod life;
 mod origins;
 mod resolve;
 mod slow;
 mod sniff;
 mod structure;
+mod supervise;
 mod upstream;
 mod ws;
 mod ws_clients;

@@ -1,0 +1,259 @@
+//! The file of an audit log: each line carries its number and the SHA-256 of the line before it.
+//!
+//! Beside the log stands `NAME.head`, the number and the hash of its last line: without it nobody could tell a log
+//! from one whose last lines were taken away. Neither is signed. Who can write both can write another history; the
+//! chain shows accidents, editors, and whoever does not know of it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Record;
+
+/// A record is bounded where it is made; no line is longer than this.
+pub(super) const MAX_LINE: usize = 256 * 1024;
+
+pub(super) type Hash = [u8; 32];
+
+/// What stands before the first line.
+pub(super) const GENESIS: Hash = [0; 32];
+
+pub(super) fn hash(line: &[u8]) -> Hash {
+    Sha256::digest(line).into()
+}
+
+pub(super) fn hex(hash: &Hash) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn head_path(log: &Path) -> PathBuf {
+    let mut path = log.as_os_str().to_owned();
+    path.push(".head");
+    path.into()
+}
+
+/// What a line says of its place.
+#[derive(Debug, Deserialize)]
+pub(super) struct Link {
+    pub(super) seq: u64,
+    pub(super) prev: String,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    prev: String,
+    #[serde(flatten)]
+    record: &'a Record,
+}
+
+/// The number and the hash of a log's last line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) seq: u64,
+    pub(super) hash: Hash,
+}
+
+impl Head {
+    const EMPTY: Self = Self {
+        seq: 0,
+        hash: GENESIS,
+    };
+
+    /// Of the same length always, so that it is written over in one call.
+    fn text(&self) -> String {
+        format!("{:020} {}\n", self.seq, hex(&self.hash))
+    }
+
+    /// `None` where there is no such file.
+    pub(super) fn read(log: &Path) -> io::Result<Option<Self>> {
+        let text = match std::fs::read_to_string(head_path(log)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let parsed = (|| {
+            let (seq, digits) = text.trim_end().split_once(' ')?;
+            let mut hash = GENESIS;
+            if digits.len() != 64 {
+                return None;
+            }
+            for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks(2)) {
+                *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+            }
+            let seq = seq.parse().ok()?;
+            Some(Self { seq, hash })
+        })();
+        parsed
+            .map(Some)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the head is not one"))
+    }
+}
+
+/// A log that is written to.
+#[derive(Debug)]
+pub(super) struct Chain {
+    log: File,
+    /// `None` for what is no file (a pipe, a device), which has no end to take away.
+    head: Option<File>,
+    last: Head,
+    /// Bytes of the log up to the end of its last whole record.
+    length: u64,
+}
+
+impl Chain {
+    /// Takes up the chain where it ended. A log whose end is not what its head says is set aside under another name,
+    /// and the new one's first record says so.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let mut log = open(path)?;
+        let meta = log.metadata()?;
+        if !meta.is_file() {
+            return Ok(Self {
+                log,
+                head: None,
+                last: Head::EMPTY,
+                length: 0,
+            });
+        }
+        if let Err(TryLockError::WouldBlock) = log.try_lock() {
+            return Err(io::Error::other("another sidecar writes to it"));
+        }
+        let mut damage = None;
+        let last = match tail(&mut log, meta.len()).and_then(|last| agree(path, last)) {
+            Ok(last) => last,
+            Err(error) => {
+                let aside = aside(path)?;
+                std::fs::rename(path, &aside)?;
+                let _absent = std::fs::rename(head_path(path), head_path(&aside));
+                log = open(path)?;
+                // Nobody else has it yet.
+                let _locked = log.try_lock();
+                damage = Some(format!(
+                    "the log that was here is damaged ({error}) and is now {}",
+                    aside.display()
+                ));
+                Head::EMPTY
+            }
+        };
+        let head = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(head_path(path))?;
+        let mut chain = Self {
+            length: log.metadata()?.len(),
+            log,
+            head: Some(head),
+            last,
+        };
+        if let Some(words) = damage {
+            tracing::error!(reason = words, "the audit log begins anew");
+            chain.append(&[Record::of_sidecar("", "gap", &words, "")])?;
+        }
+        Ok(chain)
+    }
+
+    /// All of the records or none.
+    pub(super) fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Vec::new();
+        let mut last = self.last;
+        for record in records {
+            let start = batch.len();
+            let line = Line {
+                seq: last.seq + 1,
+                prev: hex(&last.hash),
+                record,
+            };
+            serde_json::to_writer(&mut batch, &line)?;
+            last = Head {
+                seq: last.seq + 1,
+                hash: hash(batch.get(start..).unwrap_or_default()),
+            };
+            batch.push(b'\n');
+        }
+        if let Err(error) = self.log.write_all(&batch) {
+            if self.head.is_some() {
+                // Half a record at the end would make every later one unreadable.
+                self.log.set_len(self.length)?;
+            }
+            return Err(error);
+        }
+        self.length += batch.len() as u64;
+        self.last = last;
+        match &self.head {
+            Some(head) => head.write_all_at(last.text().as_bytes(), 0),
+            None => Ok(()),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    // A pipe or a device may be for writing only.
+    if path.is_file() || !path.exists() {
+        options.read(true);
+    }
+    options.open(path)
+}
+
+/// The last line of a log.
+fn tail(log: &mut File, length: u64) -> io::Result<Head> {
+    if length == 0 {
+        return Ok(Head::EMPTY);
+    }
+    log.seek(SeekFrom::Start(length.saturating_sub(MAX_LINE as u64)))?;
+    let mut end = Vec::new();
+    log.take(MAX_LINE as u64).read_to_end(&mut end)?;
+    let wrong = |words: &str| io::Error::new(io::ErrorKind::InvalidData, words.to_owned());
+    let whole = end
+        .strip_suffix(b"\n")
+        .ok_or_else(|| wrong("its last line is cut"))?;
+    let line = whole
+        .rsplit(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let link: Link =
+        serde_json::from_slice(line).map_err(|_| wrong("its last line is not a record"))?;
+    Ok(Head {
+        seq: link.seq,
+        hash: hash(line),
+    })
+}
+
+/// The head may lag by what was written when the sidecar was killed, never lead.
+fn agree(path: &Path, last: Head) -> io::Result<Head> {
+    let wrong = |words: String| Err(io::Error::new(io::ErrorKind::InvalidData, words));
+    match Head::read(path)? {
+        Some(head) if head.seq > last.seq => wrong(format!(
+            "it ends at record {} and had {}",
+            last.seq, head.seq
+        )),
+        Some(head) if head.seq == last.seq && head.hash != last.hash => {
+            wrong(format!("its last record, {}, was edited", last.seq))
+        }
+        _ => Ok(last),
+    }
+}
+
+fn aside(path: &Path) -> io::Result<PathBuf> {
+    for number in 1..1000 {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".damaged-{number}"));
+        let name = PathBuf::from(name);
+        if !name.exists() {
+            return Ok(name);
+        }
+    }
+    Err(io::Error::other(
+        "there are too many damaged logs beside it",
+    ))
+}
