@@ -538,7 +538,7 @@ async fn a_long_message_flows_and_a_hit_in_it_cuts_it_off() {
         client.say(first, &payload).await;
         ws.origin
             .until(what, |origin| {
-                origin.data().len() == size && origin.frames().last().is_some_and(|frame| frame.fin)
+                origin.data_len() == size && origin.is_between_messages()
             })
             .await;
         assert!(ws.origin.data() == long, "{what}");
@@ -760,7 +760,7 @@ async fn a_message_limit_is_a_messages_and_not_the_connections() {
         client.say(TEXT, &[b'a'; 900]).await;
     }
     ws.origin
-        .until("all", |origin| origin.data().len() == 9000)
+        .until("all", |origin| origin.data_len() == 9000)
         .await;
     ws.origin.clear();
     client.say(0x01, &[b'a'; 900]).await;
