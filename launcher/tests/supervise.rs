@@ -1,6 +1,6 @@
 //! An operator answers for a real bottle: real curl inside, the real commands outside, an origin that records.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
