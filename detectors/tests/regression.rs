@@ -197,3 +197,46 @@ fn zlib_behind_a_sign_in_percent_escapes() {
         );
     }
 }
+
+#[test]
+fn numbers_that_are_spread_over_blocks() {
+    let scanner = Scanner::builder().token_patterns(true).build().unwrap();
+    let token = b"ghp_3KqWz81mRtYxLp0vBnHc5dRt8sQe7UaJ2oXi"; // gitleaks:allow
+    let list = |before: &str, write: &dyn Fn(u8) -> String, after: &str| {
+        token
+            .iter()
+            .map(|byte| format!("{before}{}{after}", write(*byte)))
+            .collect::<String>()
+    };
+    let words = |size: usize| {
+        token
+            .chunks(size)
+            .map(|chunk| {
+                let digits: String = chunk.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("0x{digits}, ")
+            })
+            .collect::<String>()
+    };
+    for padding in 0..130 {
+        let before = " ".repeat(padding);
+        for text in [
+            list("    ", &|byte| byte.to_string(), ",\n"),
+            list("        ", &|byte| byte.to_string(), ",\n"),
+            list("    ", &|byte| format!("0x{byte:02x}"), ",\n"),
+            list("    ", &|byte| format!("0b{byte:08b}"), ",\n"),
+            words(4),
+            words(8),
+            // And a line of digits before a line of words.
+            format!(
+                "{}\nThe end",
+                token
+                    .iter()
+                    .map(|byte| format!("{byte:03}"))
+                    .collect::<String>()
+            ),
+        ] {
+            let found = scanner.scan(&Location::Body, format!("{before}{text}").as_bytes());
+            assert!(!found.is_empty(), "{padding} blanks before {text}");
+        }
+    }
+}

@@ -237,19 +237,19 @@ fn eight_blocks(columns: &Columns, at: usize, gates: &mut Gates) {
     open = open | is_spelled(alnum, high.here).gate(gate::SPELLED);
     open = open | numbers(alnum.here, hex.here).gate(gate::NUMBERS);
 
-    // Base 85: hardly a gap, and of 85 characters about 26 capitals, 36 small letters and digits, and 23 signs.
+    // Base 85: few gaps, and of 85 characters about 26 capitals, 36 small letters and digits, and 23 signs. What stands in two
+    // halves of blocks of prose is missed: all of such blocks would have to be looked at.
     let capitals = upper.here.count_ones();
     let others = alnum.here.count_ones().minus(capitals);
     let gaps = gap.here.count_ones();
     let text = (high.here | zero.here).is_zero();
     let base85 = text
         & (!(alnum.here | gap.here)).count_ones().at_least(5)
-        & !digit.here.is_zero()
-        & capitals.at_least(8)
+        & capitals.at_least(6)
         & capitals.at_most(40)
-        & others.at_least(8)
+        & others.at_least(6)
         & others.at_most(44)
-        & gaps.at_most(6);
+        & gaps.at_most(16);
     open = open | base85.gate(gate::BASE85);
 
     // A line of 61 characters and its end: no small letters, and few other blocks have none.
@@ -304,22 +304,25 @@ fn is_most(part: Lanes, whole: Lanes) -> Lanes {
     (part << 2).not_below((whole << 2).minus(whole))
 }
 
-/// Whether half of a block holds hardly more than numbers and what stands between them.
+/// Whether a block, or half of it, holds hardly more than numbers and what stands between them.
 #[inline(always)]
 fn numbers(alnum: Lanes, hex: Lanes) -> Lanes {
     let begin = alnum & !(alnum << 1);
-    half_numbers(alnum.low(), hex.low(), begin.low())
-        | half_numbers(alnum >> 32, hex >> 32, begin >> 32)
+    // A number a line, indented, is spread over all of a block.
+    part_numbers(alnum, hex, begin, 4, 2)
+        | part_numbers(alnum.low(), hex.low(), begin.low(), 5, 3)
+        | part_numbers(alnum >> 32, hex >> 32, begin >> 32, 5, 3)
 }
 
+/// Of a part in which so many numbers begin, or of long ones so many.
 #[inline(always)]
-fn half_numbers(alnum: Lanes, hex: Lanes, begin: Lanes) -> Lanes {
+fn part_numbers(alnum: Lanes, hex: Lanes, begin: Lanes, few: u64, long: u64) -> Lanes {
     let (letters, numbers) = ((alnum & !hex).count_ones(), begin.count_ones());
     let hex = hex.count_ones();
-    // Binary numbers are eight digits long, all others four at most.
+    // Most are four digits long at most.
     hex.at_least(10)
         & hex.not_below(letters << 1)
-        & (numbers.at_least(5) | numbers.at_least(3) & hex.at_least(26))
+        & (numbers.at_least(few) | numbers.at_least(long) & hex.at_least(26))
 }
 
 /// The same of one block.

@@ -8,7 +8,7 @@ use crate::finding::Via;
 use crate::kernel::BASE85_ALPHABETS;
 
 /// Characters in a row that hold the shortest credential.
-const LEAST: usize = 26;
+const LEAST: usize = 25;
 
 /// Characters to either side of where one is asked for.
 const MOST: usize = 4096;

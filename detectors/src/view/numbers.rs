@@ -121,7 +121,13 @@ impl Row {
             }
         }
         let head = &head[..length.min(HEAD)];
-        super::is_utf8(head) || super::inflate::begins_compressed(head)
+        // What was seen of it may begin in the midst of a character.
+        let inside = head
+            .iter()
+            .take(3)
+            .take_while(|byte| (0x80..0xC0).contains(*byte))
+            .count();
+        super::is_utf8(&head[inside..]) || super::inflate::begins_compressed(head)
     }
 }
 
@@ -203,7 +209,7 @@ fn may_be_number(word: &[u8]) -> bool {
     let is_hex = |byte: &u8| {
         byte.is_ascii_hexdigit() || matches!(byte, b'x' | b'X' | b'o' | b'O' | b'h' | b'H')
     };
-    matches!(word.len(), 2..=10 | 16..=MOST) && word.iter().all(is_hex)
+    matches!(word.len(), 2..=10 | 12..=MOST) && word.iter().all(is_hex)
 }
 
 /// The rows of letters and digits in `text`.
@@ -265,7 +271,7 @@ fn parse(word: &[u8], radix: Radix, bytes: &mut [u8; 8]) -> Option<usize> {
         })
     };
     match radix {
-        Radix::Hex if matches!(digits.len(), 2 | 4 | 8 | 16) => {
+        Radix::Hex if matches!(digits.len(), 2 | 4 | 6 | 8 | 12 | 16) => {
             for (to, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
                 *to = number(pair, 16)? as u8;
             }

@@ -213,6 +213,10 @@ impl Reader<'_, '_> {
             return;
         }
         if let Some(region) = wrap::region(self.text, start..end, WRAPPED) {
+            // It may be all there is, and the next line a word of something else.
+            if end - start >= BLOB {
+                self.run_begins(start);
+            }
             self.runs.wrapped = region.end;
             let region = region.start.saturating_sub(1)..region.end;
             let mut rewriter = Rewriter::new(&self.text[region.clone()]);
