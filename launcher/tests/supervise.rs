@@ -132,7 +132,7 @@ fn a_held_request_is_approved_and_another_is_rejected() {
         let approved = host.run(&["approve", id, "--for", "1m", "--reason", "a sample"]);
         assert!(
             said(&approved).starts_with(
-                "approved: AWS access key in body to 127.0.0.1; the request that waits goes on"
+                "approved: AWS access key in body field key to 127.0.0.1; the request that waits goes on"
             ),
             "{}",
             approved.stdout
