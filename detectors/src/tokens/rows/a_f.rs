@@ -1320,7 +1320,7 @@ pub(super) const ROWS: &[TokenRule] = &[
             "PVT_R1_aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3aB3", // gitleaks:allow
         ])
         .negative(&["PVT_K1_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "qVT_K1_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]),
-    rule("exoscale-api-key", "Exoscale API key", r"\bEXO[A-Za-z0-9]{24,30}\b", "Exoscale docs, IAM keys")
+    rule("exoscale-api-key", "Exoscale API key", r"\bEXO[a-f0-9]{24}\b", "Exoscale docs, IAM keys")
         .unless(check::is_a_name)
         .positive(&[
             "EXO0123456789abcdef01234567", // gitleaks:allow
