@@ -240,3 +240,15 @@ fn numbers_that_are_spread_over_blocks() {
         }
     }
 }
+
+/// Lines that look wrapped and begin in the same 64 bytes as a base64 run, behind it, hid it.
+#[test]
+fn base64_before_a_wrapped_line_is_read() {
+    let scanner = Scanner::builder().token_patterns(true).build().unwrap();
+    let digits = "Z2hwXzNLcVd6ODFtUnRZeExwMHZCbkhjNWRSdDhzUWU3VWFKMm9YaQ=="; // gitleaks:allow
+    for before in 0..64 {
+        let text = format!("{}{digits} ABCDEFGHIJKLMNOPqrst\nF", " ".repeat(before));
+        let found = scanner.scan(&Location::Body, text.as_bytes());
+        assert_eq!(found.len(), 1, "{before} bytes before it");
+    }
+}

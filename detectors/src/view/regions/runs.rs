@@ -47,12 +47,18 @@ const HEAD: usize = 44;
 /// What was found of the blocks so far.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
-    /// Up to where wrapped lines were joined: what stands there is read in their view.
-    wrapped: usize,
+    /// Where wrapped lines were joined last: what stands there is read in their view, what stands before them is not.
+    wrapped: Range<usize>,
     /// Up to where base64 of each phase was decoded or needs no decoding.
     base64: [usize; 4],
     /// The last run whose end was looked for.
     run: Range<usize>,
+}
+
+impl Runs {
+    fn is_wrapped(&self, block: &Range<usize>) -> bool {
+        self.wrapped.start <= block.start && block.end <= self.wrapped.end
+    }
 }
 
 /// Every fourth bit.
@@ -77,7 +83,11 @@ impl Reader<'_, '_> {
         let begins =
             !(self.masks.wide(number) << 1 | self.masks.wide(number.wrapping_sub(1)) >> 63);
         self.each(number, rows & begins, Self::wrapped);
-        if open & gate::BLOBS == 0 || number * BLOCK + BLOCK <= self.runs.wrapped {
+        if open & gate::BLOBS == 0
+            || self
+                .runs
+                .is_wrapped(&(number * BLOCK..number * BLOCK + BLOCK))
+        {
             return;
         }
         let blobs = self.sweep.gates.blobs[number];
@@ -111,7 +121,7 @@ impl Reader<'_, '_> {
         while mask != 0 {
             let at = number * BLOCK + mask.trailing_zeros() as usize;
             mask &= mask - 1;
-            if at >= self.runs.wrapped {
+            if !self.runs.wrapped.contains(&at) {
                 read(self, at);
             }
         }
@@ -217,7 +227,7 @@ impl Reader<'_, '_> {
             if end - start >= BLOB {
                 self.run_begins(start);
             }
-            self.runs.wrapped = region.end;
+            self.runs.wrapped = region.clone();
             let region = region.start.saturating_sub(1)..region.end;
             let mut rewriter = Rewriter::new(&self.text[region.clone()]);
             wrap::unwrap(&mut rewriter, WRAPPED);
@@ -280,7 +290,7 @@ impl Reader<'_, '_> {
         while texts != 0 {
             let at = number * BLOCK + texts.trailing_zeros() as usize;
             texts &= texts - 1;
-            if at >= self.runs.base64[at % 4] && at >= self.runs.wrapped {
+            if at >= self.runs.base64[at % 4] && !self.runs.wrapped.contains(&at) {
                 self.base64_at(at);
             }
         }
