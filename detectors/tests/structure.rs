@@ -312,7 +312,7 @@ proptest! {
         for (number, content) in contents.iter().enumerate() {
             let planted = number == at;
             let file = if planted && in_file_name { hidden } else { "f.txt" };
-            let content = if planted && !in_file_name { format!("{content} {hidden} {:64}{content}", "") } else { content.clone() };
+            let content = if planted && !in_file_name { format!("{content} {hidden} {content}") } else { content.clone() };
             input += &format!("--{boundary}\r\nContent-Disposition: form-data; name=\"part{number}\"; filename=\"{file}\"\r\nContent-Type: text/plain\r\n\r\n{content}\r\n");
         }
         input += &format!("--{boundary}--\r\n");
