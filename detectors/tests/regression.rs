@@ -252,3 +252,29 @@ fn base64_before_a_wrapped_line_is_read() {
         assert_eq!(found.len(), 1, "{before} bytes before it");
     }
 }
+
+#[test]
+fn wrapped_lines_of_a_whole_archive_do_not_break_off() {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut gzip, &[b'a'; 3000]).unwrap();
+    // So that the first line alone inflates to something.
+    std::io::Write::flush(&mut gzip).unwrap();
+    for number in 0..300_u64 {
+        let line = format!("{} rows\n", number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        std::io::Write::write_all(&mut gzip, line.as_bytes()).unwrap();
+    }
+    let digits = BASE64_STANDARD.encode(gzip.finish().unwrap());
+    let scanner = Scanner::builder().token_patterns(true).build().unwrap();
+    for width in [57, 64, 76] {
+        for ending in ["\n", "\r\n", "\\n"] {
+            let lines: Vec<&str> = digits
+                .as_bytes()
+                .chunks(width)
+                .map(|line| std::str::from_utf8(line).unwrap())
+                .collect();
+            let text = format!("data: {}{ending}", lines.join(ending));
+            let found = scanner.scan(&Location::Body, text.as_bytes());
+            assert!(found.is_empty(), "{width}, {ending:?}: {found:?}");
+        }
+    }
+}

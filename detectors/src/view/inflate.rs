@@ -114,21 +114,25 @@ pub(super) fn starts(
     if depth > 0 {
         let behind = near.windows(3).take(WORD).enumerate();
         let zlib = behind
-            .filter(|(_, three)| {
-                three[0].is_ascii() && !three[0].is_ascii_alphanumeric() && is_zlib(&three[1..])
+            // The two bytes alone are in any list of numbers; an attempt is for what goes on like it.
+            .filter(|(at, three)| {
+                three[0].is_ascii()
+                    && !three[0].is_ascii_alphanumeric()
+                    && is_zlib(&three[1..])
+                    && is_deflate(&near[at + 3..])
             })
             .map(|(at, _)| Start {
                 at: at + 1,
                 format: Format::Zlib,
             });
-        starts.extend(zlib.take(IN_WORD));
+        starts.extend(zlib);
     }
     starts
 }
 
-/// Bytes at the beginning of a view in which zlib data is looked for after a sign, and how often.
+/// Bytes at the beginning of a view in which zlib data is looked for after a sign. Decoys use up the window's attempts, which
+/// is reported.
 const WORD: usize = 512;
-const IN_WORD: usize = 4;
 
 /// RFC 1950: deflate, and a check of the two bytes.
 fn is_zlib(text: &[u8]) -> bool {
@@ -401,6 +405,18 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn two_bytes_of_a_list_are_no_zlib() {
+        let count = |bytes: &[u8]| starts(bytes, bytes.len(), 1, 0..1).len();
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        zlib.write_all(TEXT).unwrap();
+        let zlib = zlib.finish().unwrap();
+        assert_eq!(count(&[b"v=", &zlib[..]].concat()), 1);
+        // However many seem to stand before it.
+        assert_eq!(count(&[b" ", &zlib[..], b" "].concat().repeat(6)), 6);
+        assert_eq!(count(b"v= \x78\x9C\x9F\xA2 \x18\x95\xA1\xA2 and on"), 0);
     }
 
     #[test]

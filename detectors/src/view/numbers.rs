@@ -26,7 +26,12 @@ const RADICES: [Radix; 4] = [Radix::Hex, Radix::Decimal, Radix::Octal, Radix::Bi
 pub(super) fn views(text: &[u8]) -> Vec<(usize, View)> {
     let mut views = Vec::new();
     for (radix, rows) in RADICES.into_iter().zip(promising(text)) {
-        for range in around(text, rows) {
+        let beside = if radix == Radix::Hex {
+            BESIDE_HEX
+        } else {
+            BESIDE
+        };
+        for range in around(text, rows, beside) {
             let part = &text[range.clone()];
             let mut rewriter = Rewriter::new(part);
             write(part, radix, &mut rewriter);
@@ -43,11 +48,14 @@ pub(super) fn views(text: &[u8]) -> Vec<(usize, View)> {
     views
 }
 
-/// Bytes on either side of a row that are read with it: lines of a dump hold but a few bytes of a credential each.
-const BESIDE: usize = 512;
+/// Bytes on either side of a row that are read with it, so that a credential's neighbours are seen.
+const BESIDE: usize = 64;
 
-/// `rows` with what stands beside them, joined where they touch.
-fn around(text: &[u8], rows: Vec<Range<usize>>) -> Vec<Range<usize>> {
+/// The same of hexadecimal numbers: lines of a dump hold but a few bytes of a credential each.
+const BESIDE_HEX: usize = 512;
+
+/// `rows` with `beside` bytes on either side of them, joined where they touch.
+fn around(text: &[u8], rows: Vec<Range<usize>>, beside: usize) -> Vec<Range<usize>> {
     let mut around: Vec<Range<usize>> = Vec::new();
     for row in rows {
         // Not in the midst of a number, nor of any other word.
@@ -56,12 +64,12 @@ fn around(text: &[u8], rows: Vec<Range<usize>>) -> Vec<Range<usize>> {
                 .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
         };
         let whole = |at: &usize| *at == 0 || !is_word(&(at - 1)) || !is_word(at);
-        let start = (row.start.saturating_sub(BESIDE)..row.start).find(whole);
+        let start = (row.start.saturating_sub(beside)..row.start).find(whole);
         let start = start.unwrap_or(row.start);
-        let end = (row.end..(row.end + BESIDE).min(text.len()))
+        let end = (row.end..(row.end + beside).min(text.len()))
             .rev()
             .find(whole);
-        let end = match row.end + BESIDE >= text.len() {
+        let end = match row.end + beside >= text.len() {
             true => text.len(),
             false => end.unwrap_or(row.end),
         };

@@ -55,6 +55,14 @@ pub(super) struct Runs {
     run: Range<usize>,
 }
 
+/// What the first characters of a run are: a bit for each of so many.
+struct Classes {
+    length: usize,
+    alnum: u64,
+    upper: u64,
+    digit: u64,
+}
+
 impl Runs {
     fn is_wrapped(&self, block: &Range<usize>) -> bool {
         self.wrapped.start <= block.start && block.end <= self.wrapped.end
@@ -223,9 +231,9 @@ impl Reader<'_, '_> {
             return;
         }
         if let Some(region) = wrap::region(self.text, start..end, WRAPPED) {
-            // It may be all there is, and the next line a word of something else.
+            // It may be all there is, and the next line a word of something else. What begins in it is read with what follows.
             if end - start >= BLOB {
-                self.run_begins(start);
+                self.whole_number(start..end);
             }
             self.runs.wrapped = region.clone();
             let region = region.start.saturating_sub(1)..region.end;
@@ -239,15 +247,14 @@ impl Reader<'_, '_> {
     #[inline(never)]
     fn run_begins(&mut self, start: usize) {
         let end = self.run_of(start).end;
-        // The classes of its first characters.
-        let length = (end - start).min(BLOCK);
-        let masks = self.masks;
-        let alnum = row(|number| masks.alnum(number), start) & lowest(length);
-        let upper = row(|number| masks.upper(number), start) & lowest(length);
-        let digit = row(|number| masks.digit(number), start) & lowest(length);
+        let Classes {
+            alnum,
+            upper,
+            digit,
+            ..
+        } = self.first_classes(&(start..end));
         let lower = alnum & !upper & !digit;
-        let text = self.text;
-        let run = text.get(start..end).unwrap_or_default();
+        let run = self.text.get(start..end).unwrap_or_default();
         for phase in 0..4 {
             if digits::is_not_ascii_text(run.get(phase..).unwrap_or_default()) {
                 self.whole_run(start + phase, end);
@@ -264,18 +271,43 @@ impl Reader<'_, '_> {
                 self.whole_run(start, end);
             }
         }
+        self.whole_number(start..end);
+    }
+
+    /// What is one number in all, or stands backwards.
+    fn whole_number(&mut self, run: Range<usize>) {
+        let start = run.start;
+        let Classes {
+            length,
+            alnum,
+            upper,
+            digit,
+        } = self.first_classes(&run);
+        let text = self.text;
         let before = &text[..start];
         let backwards = before.ends_with(b"=") && !before.ends_with(b"a=") && upper != 0;
         let number = digit == lowest(length);
-        let base58 = alnum == lowest(length) && upper != 0 && lower != 0;
+        let base58 = alnum == lowest(length) && upper != 0 && alnum & !upper & !digit != 0;
         if backwards || number || base58 && run.len() <= MOST_BASE58 {
-            let whole = &run[..run.len().min(WHOLE)];
+            let whole = &text[start..run.end.min(start + WHOLE)];
             let (any, all) = kernel::summary(self.work.level, whole);
             let mut views = digits::views(self.work.level, whole, any, all, backwards);
             while let Some(view) = views.next() {
                 self.decoded(&view, start);
                 views.give_back(view);
             }
+        }
+    }
+
+    /// The classes of a run's first characters, of as many as a block has.
+    fn first_classes(&self, run: &Range<usize>) -> Classes {
+        let length = run.len().min(BLOCK);
+        let (masks, start) = (self.masks, run.start);
+        Classes {
+            length,
+            alnum: row(|number| masks.alnum(number), start) & lowest(length),
+            upper: row(|number| masks.upper(number), start) & lowest(length),
+            digit: row(|number| masks.digit(number), start) & lowest(length),
         }
     }
 
@@ -330,7 +362,10 @@ impl Reader<'_, '_> {
         }
         let mut end = run.end.min(last + BESIDE);
         // Compressed data is decoded to the end of its digits, or it would seem to break off.
-        if self.found.magics.iter().any(|(at, number)| {
+        let found = &self.found.magics;
+        let near = found.partition_point(|(at, _)| *at < start);
+        let behind = found.partition_point(|(at, _)| *at < end);
+        if found[near..behind].iter().any(|(at, number)| {
             self.magic_start(*at, *number)
                 .is_some_and(|magic| magic % 4 == phase && (start..end).contains(&magic))
         }) {
@@ -384,8 +419,12 @@ impl Reader<'_, '_> {
                 continue;
             };
             let run = self.run_of(*at);
-            // What begins before the end of what was decoded was found in there.
-            if start >= run.start && start >= self.runs.base64[start % 4] {
+            // What begins before the end of what was decoded was found in there, and what goes on in the next line in the view
+            // of the joined lines.
+            if start >= run.start
+                && start >= self.runs.base64[start % 4]
+                && wrap::region(self.text, run.clone(), WRAPPED).is_none()
+            {
                 self.runs.base64[start % 4] = run.end;
                 self.base64_region(start..run.end);
             }
