@@ -11,17 +11,22 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod columns;
+mod filter;
 mod gates;
 mod lanes;
 mod portable;
+mod samples;
 mod table;
 
+use std::cell::Cell;
 use std::sync::LazyLock;
 
 use columns::Columns;
 pub(crate) use columns::{Blocks, row};
+pub(crate) use filter::{Filter, GRAM, gram_at};
 use gates::Gates;
 pub(crate) use gates::{gate, is_numbers};
+pub(crate) use samples::{Samples, WIDTH};
 pub(crate) use table::{BASE64, BASE85_ALPHABETS, NO_DIGIT, SYMBOLS, class, symbol};
 
 /// Bytes that the masks of one [`Masks`] are about.
@@ -173,6 +178,8 @@ pub(crate) fn levels() -> Vec<Level> {
         }
         if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vbmi")
             && is_x86_feature_detected!("avx512vbmi2")
             && is_x86_feature_detected!("avx512vpopcntdq")
@@ -222,6 +229,82 @@ pub(crate) fn sweep(level: Level, text: &[u8], luts: &Luts, sweep: &mut Sweep) -
             sweep.find_candidates(level, luts, blocks);
             length
         }
+    }
+}
+
+/// Picks of the first `places` of a squeezed text, of which three characters more are readable, those that are looked up.
+pub(crate) fn samples(
+    level: Level,
+    squeezed: &[u8],
+    places: usize,
+    key: u32,
+    samples: &mut Samples,
+) {
+    match level {
+        Level::Portable => samples::fill(squeezed, places, key, samples),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx2::samples(squeezed, places, key, samples) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx512::samples(squeezed, places, key, samples) }
+        }
+    }
+}
+
+/// Blocks of which places are listed at once: the places stay in the fastest cache.
+pub(crate) const AT_ONCE: usize = 32;
+
+/// Where places are listed, with room for those that are always written.
+pub(crate) type Places = [u16; AT_ONCE * BLOCK + BLOCK];
+
+thread_local! {
+    /// Kept from one text to the next.
+    static PLACES: Cell<Option<Box<Places>>> = const { Cell::new(None) };
+}
+
+/// Lends `with` a list of places; what is done there may ask for another.
+pub(crate) fn with_places<T>(with: impl FnOnce(&mut Places) -> T) -> T {
+    let mut list = PLACES
+        .take()
+        .unwrap_or_else(|| Box::new([0; AT_ONCE * BLOCK + BLOCK]));
+    let result = with(&mut list);
+    PLACES.set(Some(list));
+    result
+}
+
+/// Writes the places of all bits of `masks`, of [`AT_ONCE`] blocks at most, in a row to the beginning of `list`; returns how many.
+pub(crate) fn places(level: Level, masks: &[u64], list: &mut Places) -> usize {
+    let masks = masks.get(..AT_ONCE).unwrap_or(masks);
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx512::places(masks, list) }
+        }
+        _ => portable::places(masks, list),
+    }
+}
+
+/// Those of the first `count` places of `list` at which eight characters begin that `filter` may hold: their number; they stand at
+/// the list's beginning.
+pub(crate) fn sift(
+    level: Level,
+    squeezed: &[u8],
+    list: &mut Places,
+    count: usize,
+    filter: &Filter,
+) -> usize {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx512::sift(squeezed, list, count, filter) }
+        }
+        _ => portable::sift(squeezed, list, count, filter),
     }
 }
 

@@ -14,7 +14,7 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use crate::finding::{Confidence, RuleId, Severity, Via};
-use crate::kernel::{BLOCK, Sweep};
+use crate::kernel::{BLOCK, Level, Samples, Sweep};
 use crate::window::Match;
 pub(crate) use exact::ExactIndex;
 use grams::{ENOUGH, GramIndex, Hit, squeeze};
@@ -138,10 +138,12 @@ impl KnownIndex {
         swept: usize,
         sweep: &Sweep,
         squeezed: usize,
+        (level, samples): (Level, &mut Samples),
         matches: &mut Vec<Match>,
     ) {
         if let Some(grams) = &self.grams {
-            grams.find(sweep.squeezed.get(..squeezed).unwrap_or_default(), |hit| {
+            let squeezed = sweep.squeezed.get(..squeezed).unwrap_or_default();
+            grams.find(level, squeezed, samples, |hit| {
                 let span = unsqueezed(text, swept, sweep, &hit);
                 if let Some((rule, name)) = self.names.get(hit.secret as usize) {
                     matches.push(found(*rule, name.clone(), span, hit.variant.via.clone()));

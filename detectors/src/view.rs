@@ -28,7 +28,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::finding::{Confidence, RuleId, Severity};
-use crate::kernel::{self, BLOCK, Level, Sweep};
+use crate::kernel::{self, BLOCK, Level, Samples, Sweep};
 use crate::known::KnownIndex;
 use crate::tokens::Runs;
 use crate::window::{Engines, Match};
@@ -102,6 +102,7 @@ impl Work {
 #[derive(Debug, Default)]
 struct Scratch {
     sweep: Sweep,
+    samples: Samples,
     runs: Runs,
     marks: regions::Marks,
 }
@@ -122,7 +123,12 @@ pub(crate) fn examine(
     matches: &mut Vec<Match>,
 ) -> bool {
     let mut scratch = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let Scratch { sweep, runs, marks } = &mut scratch;
+    let Scratch {
+        sweep,
+        samples,
+        runs,
+        marks,
+    } = &mut scratch;
     work.steps += swept;
     let near = text.get(..swept).unwrap_or(text);
     let squeezed = kernel::sweep(work.level, near, &engines.anchors.luts, sweep);
@@ -139,7 +145,8 @@ pub(crate) fn examine(
         matches,
     );
     if let Some(known) = &engines.known {
-        known.find(text, near.len(), sweep, squeezed, matches);
+        let samples = (work.level, samples);
+        known.find(text, near.len(), sweep, squeezed, samples, matches);
     }
     let mut cut = false;
     // At the greatest depth no view is read any more, and one that would be is a bound that was reached. Beneath a cipher

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::columns::{Columns, Masks};
 use super::gates::Gates;
+use super::samples::{self, Samples};
 use super::table::{BASE64, BASE85, FLAGS, HIGH_BITS, NO_DIGIT, SYMBOLS, flag, symbol};
 use super::{BLOCK, Base85Bits, Sweep};
 
@@ -72,6 +73,9 @@ fn look_up(table: &Table, bytes: __m256i) -> __m256i {
 
 #[target_feature(enable = "avx2,bmi2,popcnt")]
 pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
+    let blocks = text.len().div_ceil(BLOCK);
+    let mut rows = sweep.columns.rows(blocks);
+    let squeezed_before = &mut sweep.squeezed_before[..blocks];
     let flag_table = table(&FLAGS);
     let symbol_table = table(&SYMBOLS);
     let digit_table = table(&BASE64);
@@ -147,8 +151,8 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
             );
             masks.control |= put(_mm256_movemask_epi8(control) as u32 & valid) & !masks.gap;
         }
-        sweep.columns.set(number, masks);
-        sweep.squeezed_before[number] = length as u32;
+        rows.set(number, masks);
+        squeezed_before[number] = length as u32;
         for (eighth, eight) in block.chunks(8).enumerate() {
             let mut bytes = [0; 8];
             bytes[..eight.len()].copy_from_slice(eight);
@@ -162,6 +166,11 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
         }
     }
     length
+}
+
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+pub(super) fn samples(squeezed: &[u8], places: usize, key: u32, samples: &mut Samples) {
+    samples::fill(squeezed, places, key, samples);
 }
 
 #[target_feature(enable = "avx2,bmi2,popcnt")]

@@ -18,6 +18,18 @@ macro_rules! columns {
             $(pub(super) $name: Vec<u64>,)*
         }
 
+        /// The columns as they are filled: all of one length, so that one comparison does for all.
+        pub(super) struct Rows<'a> {
+            $($name: &'a mut [u64],)*
+        }
+
+        impl Rows<'_> {
+            #[inline(always)]
+            pub(super) fn set(&mut self, number: usize, masks: Masks) {
+                $(self.$name[number] = masks.$name;)*
+            }
+        }
+
         impl Columns {
             /// Grown and never shrunk: what lies behind the lengths given is not read.
             pub(super) fn reserve(&mut self, blocks: usize) {
@@ -27,9 +39,9 @@ macro_rules! columns {
                 })*
             }
 
-            #[inline(always)]
-            pub(super) fn set(&mut self, number: usize, masks: Masks) {
-                $(self.$name[number + 1] = masks.$name;)*
+            /// Those of the first `blocks` blocks.
+            pub(super) fn rows(&mut self, blocks: usize) -> Rows<'_> {
+                Rows { $($name: &mut self.$name[1..=blocks],)* }
             }
 
             #[cfg(test)]

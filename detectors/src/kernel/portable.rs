@@ -1,14 +1,18 @@
 //! What the kernels do, a byte at a time: the definition, and the way where there are no vectors.
 
 use super::columns::Masks;
+use super::filter::{Filter, GRAM, gram_at};
 use super::table::{BASE64, BASE85, CLASSES, FLAGS, HIGH_BITS, NO_DIGIT, SYMBOLS, flag, symbol};
-use super::{BLOCK, Base85Bits, Luts, POSITIONS, Sweep, has_row};
+use super::{BLOCK, Base85Bits, Luts, POSITIONS, Places, Sweep, has_row};
 
 pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
+    let blocks = text.len().div_ceil(BLOCK);
+    let mut rows = sweep.columns.rows(blocks);
+    let squeezed_before = &mut sweep.squeezed_before[..blocks];
     let mut length = 0;
     for (number, block) in text.chunks(BLOCK).enumerate() {
         let mut masks = Masks::default();
-        sweep.squeezed_before[number] = length as u32;
+        squeezed_before[number] = length as u32;
         for (at, byte) in block.iter().enumerate() {
             let flags = FLAGS.get(usize::from(*byte)).copied();
             sweep.symbols[number * BLOCK + at] =
@@ -42,9 +46,47 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
                 length += 1;
             }
         }
-        sweep.columns.set(number, masks);
+        rows.set(number, masks);
     }
     length
+}
+
+/// Writes the places of all bits of `masks` in a row; returns how many. There is room for 64 more.
+pub(super) fn places(masks: &[u64], places: &mut [u16]) -> usize {
+    let mut count = 0;
+    for (number, mask) in masks.iter().enumerate() {
+        let mut mask = *mask;
+        let more = mask.count_ones() as usize;
+        let base = (number * BLOCK) as u16;
+        let mut written = 0;
+        // Eight at a time, whether there are as many or not: how often is then mostly the same, and foretold.
+        while written < more {
+            if let Some(eight) = places[count + written..].first_chunk_mut::<8>() {
+                for place in eight {
+                    *place = base + (mask.trailing_zeros() & 63) as u16;
+                    mask &= mask.wrapping_sub(1);
+                }
+            }
+            written += 8;
+        }
+        count += more;
+    }
+    count
+}
+
+/// Those of the first `count` places of `list` at which eight characters begin that `filter` may hold: their number; they stand at
+/// the list's beginning.
+pub(super) fn sift(squeezed: &[u8], list: &mut Places, count: usize, filter: &Filter) -> usize {
+    let last = (squeezed.len() + 1).saturating_sub(GRAM);
+    let mut kept = 0;
+    for number in 0..count {
+        let place = list[number];
+        let hit = filter.may_hold(gram_at(squeezed, usize::from(place)));
+        // Always written and mostly written over, which costs less than a branch that nobody can foretell.
+        list[kept] = place;
+        kept += usize::from(hit && usize::from(place) < last);
+    }
+    kept
 }
 
 pub(super) fn candidates(

@@ -130,7 +130,82 @@ fn fourteen_in_a_row_are_readable() {
     }
 }
 
+/// The places of `text` that are picked, and those of them that a filter of `grams` keeps.
+fn picked(level: Level, text: &[u8], key: u32, filter: &Filter) -> (Vec<u64>, Vec<u16>, Vec<u16>) {
+    let places = (text.len() + 1).saturating_sub(GRAM);
+    // As an earlier text leaves it.
+    let mut with = Samples::default();
+    samples(level, &[b'x'; 900], 893, key, &mut with);
+    samples(level, text, places, key, &mut with);
+    let masks = with.picked[..places.div_ceil(BLOCK)].to_vec();
+    with_places(|list| {
+        let count = super::places(level, &masks, list);
+        let all = list[..count].to_vec();
+        let kept = sift(level, text, list, count, filter);
+        (masks, all, list[..kept].to_vec())
+    })
+}
+
+/// What `picked` must tell, by the words of its definition.
+fn picked_plainly(text: &[u8], key: u32) -> Vec<u16> {
+    let rank = |at: usize| {
+        let four = u32::from_le_bytes([text[at], text[at + 1], text[at + 2], text[at + 3]]);
+        four.wrapping_mul(key) >> 24
+    };
+    let places = (text.len() + 1).saturating_sub(GRAM);
+    (0..places)
+        .filter(|at| {
+            (at.saturating_sub(WIDTH - 1)..=*at).any(|first| {
+                (first..places.min(first + WIDTH)).all(|other| rank(*at) <= rank(other))
+            })
+        })
+        .map(|at| at as u16)
+        .collect()
+}
+
+fn assert_picked(text: &[u8], key: u32) {
+    let mut filter = Filter::new(text.len(), u64::from(key) << 32 | 0x9E37_79B1);
+    for at in (0..text.len()).step_by(3) {
+        filter.insert(gram_at(text, at));
+    }
+    let expected = picked(Level::Portable, text, key, &filter);
+    assert_eq!(expected.1, picked_plainly(text, key));
+    for level in levels() {
+        assert_eq!(picked(level, text, key, &filter), expected, "{level:?}");
+    }
+    for place in &expected.1 {
+        let at = usize::from(*place);
+        assert!(
+            at % 3 != 0 || expected.2.contains(place),
+            "what was put in is kept"
+        );
+    }
+}
+
+#[test]
+fn a_part_of_a_text_has_a_place_in_common_with_it() {
+    let text: Vec<u8> = (0..2000_u32)
+        .map(|at| b"abcdefghijklmnopqrstuvwxyz0123456789"[(at.wrapping_mul(at) >> 3) as usize % 36])
+        .collect();
+    for key in [1, 0x9E37_79B1, 0xDEAD_BEEF] {
+        let of = |text: &[u8]| picked(level(), text, key, &Filter::new(1, 1)).1;
+        let all = of(&text);
+        for from in 0..text.len() - 15 {
+            let part = &text[from..from + 15];
+            let common = of(part)
+                .into_iter()
+                .any(|at| all.contains(&(at + from as u16)));
+            assert!(common, "key {key:x}, from {from}");
+        }
+    }
+}
+
 proptest! {
+    #[test]
+    fn any_squeezed(text in "[a-f0-3]{0,400}|[a-z0-9]{0,700}|a{0,300}", key in any::<u32>()) {
+        assert_picked(text.as_bytes(), key | 1);
+    }
+
     #[test]
     fn any_bytes(text in prop::collection::vec(any::<u8>(), 0..700)) {
         assert_equal(&text);

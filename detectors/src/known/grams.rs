@@ -2,8 +2,9 @@
 //!
 //! Text and variants are *squeezed*: letters and digits alone, in lower case. So separators, line breaks, quotes, NULs and
 //! invisible characters do not matter, nor does case, and many encodings become one: percent, quoted-printable, colons, `\x`
-//! are all hex then. Every gram of eight characters of every variant is indexed, and the text is looked up at every eighth
-//! place only: fifteen characters in a row hold a whole gram at such a place. A hit is then extended to either side.
+//! are all hex then. Of any eight places in a row of a variant the gram of eight characters that begins at the place of the least
+//! [rank](crate::kernel::Samples) is indexed, and the text is looked up at places that are picked in the same way: fifteen characters
+//! in a row hold eight whole grams, hence one that both sides pick. A hit is then extended to either side.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,15 +14,10 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::variants::Variant;
-
-/// Characters of a gram, and the distance of two looked-up places.
-const GRAM: usize = 8;
-
-/// Grams that are looked up before any of them is looked at closer.
-const AT_ONCE: usize = 16;
+use crate::kernel::{self, AT_ONCE, BLOCK, Filter, GRAM, Level, Samples, WIDTH, gram_at};
 
 /// Characters in a row that are a finding.
-pub(crate) const ENOUGH: usize = 2 * GRAM - 1;
+pub(crate) const ENOUGH: usize = GRAM + WIDTH - 1;
 
 /// Bytes of a secret that are a finding, where an encoding needs so many characters for one that [`ENOUGH`] hold less.
 const BYTES: usize = 6;
@@ -75,14 +71,13 @@ const BOILERPLATE: &[&str] = &[
 /// The variants of all known secrets that are long enough.
 pub(crate) struct GramIndex {
     variants: Vec<Indexed>,
-    /// Two bits a hash: nearly all look-ups end here.
-    filter: Vec<u64>,
+    /// Nearly all look-ups end here.
+    filter: Filter,
     /// Open addressing; a free slot has variant [`FREE`].
     slots: Vec<Slot>,
-    filter_shift: u32,
     slot_shift: u32,
-    /// Odd and random, so that nobody can prepare texts that hit the filter everywhere.
-    multiplier: u64,
+    /// Tells the ranks by which places are picked: random, so that nobody can prepare texts of which all are.
+    key: u32,
 }
 
 struct Indexed {
@@ -168,16 +163,30 @@ impl GramIndex {
         if indexed.is_empty() {
             return None;
         }
-        let grams: usize = indexed
-            .iter()
-            .map(|variant| variant.squeezed.len() - GRAM + 1)
-            .sum();
+        let multiplier = state.hash_one(()) | 1;
+        let key = (multiplier >> 32) as u32 | 1;
+        let mut samples = Samples::default();
+        let mut picked: Vec<(u64, u32, u32)> = Vec::new();
+        for (number, variant) in (0_u32..).zip(&indexed) {
+            let places = variant.squeezed.len() - GRAM + 1;
+            kernel::samples(
+                kernel::level(),
+                &variant.squeezed,
+                places,
+                key,
+                &mut samples,
+            );
+            for (offset, gram) in variant.squeezed.windows(GRAM).enumerate() {
+                if samples.picked[offset / BLOCK] >> (offset % BLOCK) & 1 == 1 {
+                    picked.push((gram_at(gram, 0), number, offset as u32));
+                }
+            }
+        }
+        let grams = picked.len();
         let slot_bits = (grams * 3 / 2).next_power_of_two().trailing_zeros().max(8);
-        // Words of 64 bits: about a tenth of all bits are set.
-        let filter_bits = slot_bits + 4 - 6;
         let mut index = Self {
             variants: Vec::new(),
-            filter: vec![0; 1 << filter_bits],
+            filter: Filter::new(grams, multiplier),
             slots: vec![
                 Slot {
                     gram: 0,
@@ -186,23 +195,19 @@ impl GramIndex {
                 };
                 1 << slot_bits
             ],
-            filter_shift: 64 - filter_bits,
             slot_shift: 64 - slot_bits,
-            multiplier: state.hash_one(()) | 1,
+            key,
         };
-        for (number, variant) in (0_u32..).zip(&indexed) {
-            for (offset, gram) in (0_u32..).zip(variant.squeezed.windows(GRAM)) {
-                index.insert(gram_of(gram), number, offset);
-            }
+        for (gram, variant, offset) in picked {
+            index.insert(gram, variant, offset);
         }
         index.variants = indexed;
         Some(index)
     }
 
     fn insert(&mut self, gram: u64, variant: u32, offset: u32) {
-        let hash = gram.wrapping_mul(self.multiplier);
-        let (word, bits) = self.bits(hash);
-        self.filter[word] |= 1 << bits[0] | 1 << bits[1];
+        self.filter.insert(gram);
+        let hash = self.filter.hash(gram);
         let mask = self.slots.len() - 1;
         let mut at = (hash >> self.slot_shift) as usize;
         let mut same = 0;
@@ -224,46 +229,31 @@ impl GramIndex {
         }
     }
 
-    /// The word of the filter that stands for a hash, and the two bits in it: one look into memory.
-    #[inline]
-    fn bits(&self, hash: u64) -> (usize, [u64; 2]) {
-        let word = (hash >> self.filter_shift) as usize;
-        (word, [hash >> 32 & 63, hash >> 26 & 63])
-    }
-
     /// Every place where [`ENOUGH`] characters of a variant stand in a row in `squeezed`.
-    pub(crate) fn find<'a>(&'a self, squeezed: &[u8], mut report: impl FnMut(Hit<'a>)) {
+    pub(crate) fn find<'a>(
+        &'a self,
+        level: Level,
+        squeezed: &[u8],
+        samples: &mut Samples,
+        mut report: impl FnMut(Hit<'a>),
+    ) {
         // The last match of each secret: what lies in it need not be looked at again.
         let mut done: Vec<(u32, Range<usize>)> = Vec::new();
-        let mut number = 0;
-        let mut look_up = |grams: &[u8]| {
-            // All of them first: what a branch on each would cost is more than looking them up.
-            let mut hits = 0_u32;
-            for (bit, gram) in grams.chunks_exact(GRAM).enumerate() {
-                let hash = gram_of(gram).wrapping_mul(self.multiplier);
-                hits |= self.may_hold(hash) << bit;
+        let places = (squeezed.len() + 1).saturating_sub(GRAM);
+        kernel::samples(level, squeezed, places, self.key, samples);
+        let picked = samples.picked.get(..places.div_ceil(BLOCK));
+        kernel::with_places(|list| {
+            for (number, picked) in picked.unwrap_or_default().chunks(AT_ONCE).enumerate() {
+                let begin = number * AT_ONCE * BLOCK;
+                let count = kernel::places(level, picked, list);
+                let rest = squeezed.get(begin..).unwrap_or_default();
+                let kept = kernel::sift(level, rest, list, count, &self.filter);
+                for place in &list[..kept] {
+                    let at = begin + usize::from(*place);
+                    self.verify(squeezed, at, gram_at(squeezed, at), &mut done, &mut report);
+                }
             }
-            while hits != 0 {
-                let at = number + hits.trailing_zeros() as usize * GRAM;
-                hits &= hits - 1;
-                let gram = gram_of(squeezed.get(at..).unwrap_or_default());
-                self.verify(squeezed, at, gram, &mut done, &mut report);
-            }
-            number += grams.len();
-        };
-        let (many, rest) = squeezed.as_chunks::<{ AT_ONCE * GRAM }>();
-        for grams in many {
-            look_up(grams);
-        }
-        look_up(rest);
-    }
-
-    /// One, if the filter has the hash.
-    #[inline]
-    fn may_hold(&self, hash: u64) -> u32 {
-        let (word, bits) = self.bits(hash);
-        let word = self.filter.get(word).copied().unwrap_or(0);
-        (word >> bits[0] & word >> bits[1] & 1) as u32
+        });
     }
 
     #[cold]
@@ -276,7 +266,7 @@ impl GramIndex {
         report: &mut impl FnMut(Hit<'a>),
     ) {
         let mask = self.slots.len() - 1;
-        let mut slot = (gram.wrapping_mul(self.multiplier) >> self.slot_shift) as usize;
+        let mut slot = (self.filter.hash(gram) >> self.slot_shift) as usize;
         loop {
             let Slot {
                 gram: here,
@@ -338,12 +328,6 @@ fn is_common(part: &[u8]) -> bool {
         .fold(0_u128, |seen, byte| seen | 1 << (byte & 127))
         .count_ones();
     different < DIFFERENT || part.len() < DIGITS && part.iter().all(u8::is_ascii_digit)
-}
-
-fn gram_of(bytes: &[u8]) -> u64 {
-    bytes
-        .first_chunk::<GRAM>()
-        .map_or(0, |eight| u64::from_le_bytes(*eight))
 }
 
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {

@@ -4,13 +4,14 @@
 //! fits, in a few table look-ups a byte; a filter of one bit a hash tells nearly all places at which no anchor stands; a hash
 //! table names the programs. Anchors of so many different texts that they would fill the filter are kept apart.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::common;
 use super::shape::{ByteSet, ShapeError, Way};
-use crate::kernel::{self, BLOCK, Kind, Level, Luts, POSITIONS, SYMBOLS, Sweep, symbol};
+use crate::kernel::{
+    self, AT_ONCE, BLOCK, Kind, Level, Luts, POSITIONS, Places, SYMBOLS, Sweep, symbol,
+};
 
 /// Bytes from a match's beginning within which its anchor ends.
 pub(crate) const REACH: usize = 96;
@@ -331,17 +332,6 @@ fn hash(gram: u32) -> u32 {
     gram.wrapping_mul(0x9E37_79B1)
 }
 
-/// Places that are sieved at once: a window's, in pieces that stay in the fastest cache.
-const AT_ONCE: usize = 32;
-
-/// Where candidates are put, with room for the eight that are always written.
-type Places = [u32; AT_ONCE * BLOCK + 8];
-
-thread_local! {
-    /// Kept from one text to the next.
-    static PLACES: Cell<Option<Box<Places>>> = const { Cell::new(None) };
-}
-
 impl Anchors {
     /// `anchors[i]` is number `i`'s.
     pub(crate) fn new(anchors: &[Anchor]) -> Self {
@@ -417,22 +407,19 @@ impl Anchors {
         mut report: impl FnMut(usize, u32),
     ) {
         if !self.numbers.is_empty() {
-            // Taken out, so that what is reported may be looked into in turn.
-            let mut places = PLACES
-                .take()
-                .unwrap_or_else(|| Box::new([0; AT_ONCE * BLOCK + 8]));
-            for (number, masks) in masks.chunks(AT_ONCE).enumerate() {
-                let begin = (first + number * AT_ONCE) * BLOCK;
-                let symbols = sweep.symbols.get(begin..).unwrap_or_default();
-                let count = self.sieve(masks, symbols, &mut places);
-                for place in &places[..count] {
-                    let at = *place as usize;
-                    for number in self.list(gram_at(symbols, at)) {
-                        report(begin + at, *number);
+            kernel::with_places(|places| {
+                for (number, masks) in masks.chunks(AT_ONCE).enumerate() {
+                    let begin = (first + number * AT_ONCE) * BLOCK;
+                    let symbols = sweep.symbols.get(begin..).unwrap_or_default();
+                    let count = self.sieve(level, masks, symbols, places);
+                    for place in &places[..count] {
+                        let at = usize::from(*place);
+                        for number in self.list(gram_at(symbols, at)) {
+                            report(begin + at, *number);
+                        }
                     }
                 }
-            }
-            PLACES.set(Some(places));
+            });
         }
         if !self.broad.is_empty() {
             self.find_broad(level, sweep, first..first + masks.len(), &mut report);
@@ -441,14 +428,17 @@ impl Anchors {
 
     /// The places of `masks` whose symbols some anchor may have: their number; they stand at the beginning of `places`.
     #[inline(never)]
-    fn sieve(&self, masks: &[u64], symbols: &[u8], places: &mut Places) -> usize {
-        let count = flatten(masks, places);
+    fn sieve(&self, level: Level, masks: &[u64], symbols: &[u8], places: &mut Places) -> usize {
+        let count = kernel::places(level, masks, places);
         let mut kept = 0;
         for number in 0..count {
             let place = places[number];
             // Always written and mostly written over, which costs less than a branch that nobody can foretell.
             places[kept] = place;
-            kept += usize::from(self.filter.may_hold(hash(gram_at(symbols, place as usize))));
+            kept += usize::from(
+                self.filter
+                    .may_hold(hash(gram_at(symbols, usize::from(place)))),
+            );
         }
         kept
     }
@@ -511,30 +501,6 @@ fn gram_at(symbols: &[u8], at: usize) -> u32 {
 fn slot_of(gram: u32, size: usize) -> usize {
     // Other bits of the hash than the filter's come first.
     (hash(gram).rotate_left(17) ^ gram) as usize & (size - 1)
-}
-
-/// Writes the places of all bits of `masks` in a row; returns how many. `masks` are at most [`AT_ONCE`].
-#[inline]
-fn flatten(masks: &[u64], places: &mut Places) -> usize {
-    let mut count = 0;
-    for (block, mask) in masks.iter().take(AT_ONCE).enumerate() {
-        let mut mask = *mask;
-        let more = mask.count_ones() as usize;
-        let base = (block * BLOCK) as u32;
-        let mut written = 0;
-        // Eight at a time, whether there are as many or not: how often is then mostly the same, and foretold.
-        while written < more {
-            if let Some(eight) = places[count + written..].first_chunk_mut::<8>() {
-                for place in eight {
-                    *place = base + (mask.trailing_zeros() & 63);
-                    mask &= mask.wrapping_sub(1);
-                }
-            }
-            written += 8;
-        }
-        count += more;
-    }
-    count
 }
 
 /// Sets of buckets of each kind: another one costs a little at each place, and fits fewer.

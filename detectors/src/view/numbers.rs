@@ -1,6 +1,10 @@
 //! Bytes written as numbers one after the other: hexadecimal pairs, dumps, decimal, octal and binary lists.
 
+mod rows;
+
 use std::ops::Range;
+
+pub(super) use rows::alnum;
 
 use super::map::{Rewriter, View};
 use crate::finding::Via;
@@ -21,17 +25,24 @@ enum Radix {
 
 const RADICES: [Radix; 4] = [Radix::Hex, Radix::Decimal, Radix::Octal, Radix::Binary];
 
-/// The parts of `text` in which enough numbers of a radix stand in a row for text or for something compressed, as what they stand
-/// for, and where each part begins: coordinates, measures and dates are numbers, too.
-pub(super) fn views(text: &[u8]) -> Vec<(usize, View)> {
+/// The parts of `text[region]` in which enough numbers of a radix stand in a row for text or for something compressed, as what
+/// they stand for, and where each part begins: coordinates, measures and dates are numbers, too. `alnum` are the masks of letters
+/// and digits of the text's blocks.
+pub(super) fn views(
+    text: &[u8],
+    region: &Range<usize>,
+    alnum: impl Fn(usize) -> u64,
+) -> Vec<(usize, View)> {
     let mut views = Vec::new();
-    for (radix, rows) in RADICES.into_iter().zip(promising(text)) {
+    let found = rows::promising(text, region, alnum);
+    let text = &text[..region.end];
+    for (radix, rows) in RADICES.into_iter().zip(found) {
         let beside = if radix == Radix::Hex {
             BESIDE_HEX
         } else {
             BESIDE
         };
-        for range in around(text, rows, beside) {
+        for range in around(text, region.start, rows, beside) {
             let part = &text[range.clone()];
             let mut rewriter = Rewriter::new(part);
             write(part, radix, &mut rewriter);
@@ -54,8 +65,8 @@ const BESIDE: usize = 64;
 /// The same of hexadecimal numbers: lines of a dump hold but a few bytes of a credential each.
 const BESIDE_HEX: usize = 512;
 
-/// `rows` with `beside` bytes on either side of them, joined where they touch.
-fn around(text: &[u8], rows: Vec<Range<usize>>, beside: usize) -> Vec<Range<usize>> {
+/// `rows` with `beside` bytes on either side of them, as far as `first` and the text's end, joined where they touch.
+fn around(text: &[u8], first: usize, rows: Vec<Range<usize>>, beside: usize) -> Vec<Range<usize>> {
     let mut around: Vec<Range<usize>> = Vec::new();
     for row in rows {
         // Not in the midst of a number, nor of any other word.
@@ -63,8 +74,8 @@ fn around(text: &[u8], rows: Vec<Range<usize>>, beside: usize) -> Vec<Range<usiz
             text.get(*at)
                 .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
         };
-        let whole = |at: &usize| *at == 0 || !is_word(&(at - 1)) || !is_word(at);
-        let start = (row.start.saturating_sub(beside)..row.start).find(whole);
+        let whole = |at: &usize| *at == first || !is_word(&(at - 1)) || !is_word(at);
+        let start = (row.start.saturating_sub(beside).max(first)..row.start).find(whole);
         let start = start.unwrap_or(row.start);
         let end = (row.end..(row.end + beside).min(text.len()))
             .rev()
@@ -79,145 +90,6 @@ fn around(text: &[u8], rows: Vec<Range<usize>>, beside: usize) -> Vec<Range<usiz
         }
     }
     around
-}
-
-/// Bytes at the beginning of a row that tell whether it is compressed, or text in other than ASCII characters.
-const HEAD: usize = 32;
-
-/// The row of numbers of one radix that is being read.
-#[derive(Clone, Copy, Default)]
-struct Row {
-    /// Where its first number begins, and where its last one ends.
-    start: usize,
-    end: usize,
-    /// Its bytes so far.
-    length: usize,
-    /// Its last bytes that are text.
-    text: usize,
-    promising: bool,
-}
-
-impl Row {
-    #[inline]
-    fn push(&mut self, byte: u8) {
-        self.length += 1;
-        let readable = matches!(byte, 0 | b'\t' | b'\n' | b'\r' | b' '..=b'~');
-        self.text = if readable { self.text + 1 } else { 0 };
-        self.promising |= self.text >= LEAST;
-    }
-
-    /// The row, if it is promising; what follows is another one.
-    #[inline]
-    fn finish(&mut self, text: &[u8], radix: Radix) -> Option<Range<usize>> {
-        let row = std::mem::take(self);
-        (row.length >= LEAST && (row.promising || row.has_head(text, radix)))
-            .then_some(row.start..row.end)
-    }
-
-    fn has_head(&self, text: &[u8], radix: Radix) -> bool {
-        let mut head = [0; HEAD];
-        let mut length = 0;
-        for word in words(&text[self.start..self.end]) {
-            let mut bytes = [0; 8];
-            let count = parse(&text[self.start..self.end][word], radix, &mut bytes).unwrap_or(0);
-            for (to, byte) in head.iter_mut().skip(length).zip(&bytes[..count]) {
-                *to = *byte;
-            }
-            length += count;
-            if length >= HEAD {
-                break;
-            }
-        }
-        let head = &head[..length.min(HEAD)];
-        // What was seen of it may begin in the midst of a character.
-        let inside = head
-            .iter()
-            .take(3)
-            .take_while(|byte| (0x80..0xC0).contains(*byte))
-            .count();
-        super::is_utf8(&head[inside..]) || super::inflate::begins_compressed(head)
-    }
-}
-
-/// For each radix the rows of numbers that stand for text or for something compressed.
-fn promising(text: &[u8]) -> [Vec<Range<usize>>; RADICES.len()] {
-    let mut found: [Vec<Range<usize>>; RADICES.len()] = Default::default();
-    let mut rows = [Row::default(); RADICES.len()];
-    for word in words(text) {
-        let written = &text[word.clone()];
-        let mut push = |number: usize, bytes: &[u8]| {
-            let row = &mut rows[number];
-            if row.length > 0 && (bytes.is_empty() || word.start - row.end > APART) {
-                found[number].extend(row.finish(text, RADICES[number]));
-            }
-            if bytes.is_empty() {
-                return;
-            }
-            if row.length == 0 {
-                row.start = word.start;
-            }
-            bytes.iter().for_each(|byte| row.push(*byte));
-            row.end = word.end;
-        };
-        // A few digits are read at once, which most numbers are; of the rest most are none.
-        if let Some([hex, decimal, octal]) = few(written) {
-            push(0, hex.as_slice());
-            push(1, decimal.as_slice());
-            push(2, octal.as_slice());
-            push(3, &[]);
-        } else {
-            let may_be = may_be_number(written);
-            for (number, radix) in RADICES.into_iter().enumerate() {
-                let mut bytes = [0; 8];
-                let length = may_be.then(|| parse(written, radix, &mut bytes)).flatten();
-                push(number, &bytes[..length.unwrap_or(0)]);
-            }
-        }
-    }
-    for ((found, row), radix) in found.iter_mut().zip(&mut rows).zip(RADICES) {
-        found.extend(row.finish(text, radix));
-    }
-    found
-}
-
-/// What one to three digits stand for, in hexadecimal, decimal and octal.
-#[inline]
-fn few(word: &[u8]) -> Option<[Option<u8>; 3]> {
-    let digits = match *word {
-        [c] => [b'0', b'0', c],
-        [b, c] => [b'0', b, c],
-        [a, b, c] => [a, b, c],
-        _ => return None,
-    };
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let [a, b, c] = digits.map(|digit| u32::from(digit & 15));
-    let byte = |number: u32| u8::try_from(number).ok();
-    let octal = word.len() >= 2 && a | b | c < 8;
-    Some([
-        if word.len() == 2 {
-            byte(b << 4 | c)
-        } else {
-            None
-        },
-        byte(a * 100 + b * 10 + c),
-        if octal {
-            byte(a << 6 | b << 3 | c)
-        } else {
-            None
-        },
-    ])
-}
-
-/// Characters of the longest number, with its prefix.
-const MOST: usize = 18;
-
-fn may_be_number(word: &[u8]) -> bool {
-    let is_hex = |byte: &u8| {
-        byte.is_ascii_hexdigit() || matches!(byte, b'x' | b'X' | b'o' | b'O' | b'h' | b'H')
-    };
-    matches!(word.len(), 2..=10 | 12..=MOST) && word.iter().all(is_hex)
 }
 
 /// The rows of letters and digits in `text`.
@@ -371,11 +243,15 @@ mod tests {
     use super::*;
 
     fn holds(text: &str) -> bool {
-        views(text.as_bytes()).iter().any(|(_, view)| {
-            view.text
-                .windows(16)
-                .any(|window| window == b"ghp_0123456789ab")
-        })
+        let text = text.as_bytes();
+        let alnum = |number: usize| alnum(text, number);
+        views(text, &(0..text.len()), alnum)
+            .iter()
+            .any(|(_, view)| {
+                view.text
+                    .windows(16)
+                    .any(|window| window == b"ghp_0123456789ab")
+            })
     }
 
     fn each(separator: &str, format: impl Fn(u8) -> String) -> String {

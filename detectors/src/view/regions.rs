@@ -176,8 +176,16 @@ impl<'a, 'm> Reader<'a, 'm> {
         let (mut start, mut end) = (region.start, region.end);
         // Longer ones are no words.
         for _ in 0..BLOCK {
-            start += usize::from(start < end && cut(start));
-            end -= usize::from(start < end && cut(end));
+            if start == end || !cut(start) {
+                break;
+            }
+            start += 1;
+        }
+        for _ in 0..BLOCK {
+            if start == end || !cut(end) {
+                break;
+            }
+            end -= 1;
         }
         start..end
     }
@@ -225,9 +233,17 @@ impl<'a, 'm> Reader<'a, 'm> {
         let qualifies = |number| is_numbers(masks.alnum(number), masks.hex(number));
         let region = self.blocks_around(number, qualifies);
         self.numbers_done = region.end - BLOCK.min(region.end);
-        for (start, view) in numbers::views(&self.text[region.clone()]) {
+        let (text, swept) = (self.text, self.swept);
+        let alnum = |number: usize| {
+            if swept < text.len() && number >= swept / BLOCK {
+                numbers::alnum(text, number)
+            } else {
+                masks.alnum(number)
+            }
+        };
+        for (start, view) in numbers::views(text, &region, alnum) {
             self.reaches(region.end);
-            self.view(Some(view), region.start + start);
+            self.view(Some(view), start);
         }
     }
 
