@@ -482,7 +482,7 @@ fn requests_for_credentials_block_however_they_are_written_and_cut() {
             }
         }
     }
-    println!("{} positives", cases.len());
+    fixtures::tell!("inbound: {} positives", cases.len());
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
@@ -503,7 +503,7 @@ fn what_documentation_says_is_no_finding() {
             }
         }
     }
-    println!("{} negatives", NEGATIVES.len() + SILENT.len());
+    fixtures::tell!("inbound: {} negatives", NEGATIVES.len() + SILENT.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -532,7 +532,7 @@ fn jailbreak_phrases_warn_in_company_or_hidden() {
             missed.push(format!("{text}: {found:?}"));
         }
     }
-    println!("{} warnings", WARNINGS.len());
+    fixtures::tell!("inbound: {} warnings", WARNINGS.len());
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 

@@ -412,6 +412,7 @@ fn every_encoding_is_caught_and_redacted_clean() {
         assert_only_a(&scan_every_way(&scanner, &encode(SECRET.as_bytes())), name);
         caught.push(format!("{name}, at {group} alignments"));
     }
+    fixtures::tell!("known secrets: {} encodings of one caught", caught.len());
     println!(
         "{} encodings of a known secret caught:\n  {}",
         caught.len(),

@@ -220,7 +220,7 @@ fn token_rules_find_what_their_shapes_say() {
             }
         }
     });
-    println!(
+    fixtures::tell!(
         "reference: {TEXTS} texts, {} matches of {} shapes, {} findings",
         compared.into_inner(),
         SHAPES.len(),
@@ -375,7 +375,7 @@ fn known_secrets_are_found_wherever_fifteen_characters_are() {
             }
         }
     });
-    println!(
+    fixtures::tell!(
         "reference: {TEXTS} texts, {} parts of secrets, {} plain findings",
         hits.into_inner(),
         told.into_inner()

@@ -398,8 +398,8 @@ fn every_pair_of_encodings_is_seen_through() {
             }
         }
     }
-    println!(
-        "{} strong rules, {count} texts in one or two encodings",
+    fixtures::tell!(
+        "round trips: {} strong rules, {count} texts in one or two encodings",
         STRONG.len()
     );
     let lines: Vec<String> = failures

@@ -146,7 +146,7 @@ fn every_example_is_what_it_says() {
         .iter()
         .map(|((rule, what), details)| format!("{rule}: {what}: {details}"))
         .collect();
-    println!(
+    fixtures::tell!(
         "table: {} rows, {} examples, {} splits, {} encodings",
         TOKEN_RULES.len(),
         tally.examples,

@@ -537,7 +537,7 @@ fn work_is_linear_in_the_input() {
         "steps a byte at 128, 256, 512, 1024 KiB\n{}",
         lines.join("\n")
     );
-    println!("work: {} inputs, {} sizes", sources.len(), SIZES.len());
+    fixtures::tell!("work: {} inputs, {} sizes", sources.len(), SIZES.len());
     assert!(
         failures.is_empty(),
         "{} failures\n{}",

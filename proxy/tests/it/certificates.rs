@@ -305,7 +305,7 @@ async fn bad_certificates_are_refused_for_a_reason_each() {
         reasons.entry(reason).or_default().push(what.into());
     }
     let cases: usize = reasons.values().map(Vec::len).sum();
-    println!("{cases} bad origins, {} distinct reasons", reasons.len());
+    fixtures::tell!("{cases} bad origins, {} distinct reasons", reasons.len());
     if openssl {
         assert!(reasons.len() >= 25, "{reasons:#?}");
     }

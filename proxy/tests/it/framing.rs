@@ -203,7 +203,7 @@ async fn raw_requests_are_refused_or_arrive_as_exactly_what_they_are() {
         refused += more_refused;
         passed += more_passed;
     }
-    println!(
+    fixtures::tell!(
         "{} raw requests in all: {refused} refused, {passed} received",
         refused + passed
     );

@@ -275,7 +275,7 @@ async fn nothing_of_a_blocked_message_reaches_the_origin() {
     }
     assert!(!world.origin.saw(b"the key is"));
     assert!(!world.origin.saw(&gzip(text.as_bytes())[10..]));
-    println!("{cases} gRPC messages with a credential, 0 bytes of them at the origin");
+    fixtures::tell!("{cases} gRPC messages with a credential, 0 bytes of them at the origin");
 }
 
 #[tokio::test]

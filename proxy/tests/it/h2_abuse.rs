@@ -185,7 +185,7 @@ async fn floods_are_cut_off() {
         assert_eq!(said["closed"], true, "{what}: {said}");
         let used = cpu(world.sidecar.pid()) - before_cpu;
         let grown = resident(world.sidecar.pid()).saturating_sub(before_memory);
-        println!(
+        fixtures::tell!(
             "{what}: {} of the flood taken, {used:.2} CPU s, {grown} KiB, {said}",
             said["sent"]
         );
@@ -218,7 +218,7 @@ async fn floods_are_cut_off() {
     );
     let good = play("good").await;
     assert_eq!(good["statuses"].as_array().unwrap().len(), 20, "{good}");
-    println!("{floods} floods cut off");
+    fixtures::tell!("{floods} floods cut off");
 }
 
 /// What an agent can push towards an origin that does not read is bounded by windows and socket buffers.
@@ -268,7 +268,7 @@ async fn an_origin_that_does_not_read_slows_the_agent() {
             }
         }
         let grown = resident(sidecar.pid()).saturating_sub(before);
-        println!(
+        fixtures::tell!(
             "{}: {accepted} bytes taken from the agent, {grown} KiB",
             String::from_utf8_lossy(protocol)
         );

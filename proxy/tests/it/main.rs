@@ -16,6 +16,7 @@ mod certificates;
 mod chain;
 mod clients;
 mod credentials;
+mod cuts;
 mod dlp;
 mod framing;
 mod git;

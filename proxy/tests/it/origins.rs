@@ -338,7 +338,7 @@ async fn differ(name: &str) {
         );
     }
     assert!(!log.contains("smuggled"));
-    println!(
+    fixtures::tell!(
         "{name}: {} requests let through, {taken} answered by it, {matched} in its log, each as it was sent",
         due.len()
     );
@@ -426,7 +426,7 @@ async fn slowhttptest_does_not_hold_up_others() {
             slowest = slowest.max(begun.elapsed());
             sleep(Duration::from_millis(50)).await;
         }
-        println!(
+        fixtures::tell!(
             "slowhttptest {kind:?}: the slowest of 50 requests, each on a tunnel of its own: {slowest:?}"
         );
         assert!(slowest < Duration::from_secs(1), "{slowest:?}");

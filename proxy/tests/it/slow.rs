@@ -100,7 +100,9 @@ async fn a_thousand_slow_clients_do_not_hold_up_one_that_is_not() {
     for _ in 0..3 {
         let (loaded50, loaded99) = quantiles(&world, 300).await;
         let alive = slow.len();
-        println!("{alive} slow clients: p50 {p50:?} to {loaded50:?}, p99 {p99:?} to {loaded99:?}");
+        fixtures::tell!(
+            "{alive} slow clients: p50 {p50:?} to {loaded50:?}, p99 {p99:?} to {loaded99:?}"
+        );
         assert!(alive >= 900, "{alive} still slow");
         best = best.min(loaded99);
         if best <= allowed {

@@ -764,7 +764,7 @@ async fn nothing_but_tls_for_the_right_host_becomes_a_tunnel() {
         "{}",
         raw.escape_ascii()
     );
-    println!(
+    fixtures::tell!(
         "{count} protocols inside CONNECT: {tunnels} tunnels, {:?}",
         begun.elapsed()
     );

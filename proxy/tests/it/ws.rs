@@ -436,7 +436,7 @@ async fn nothing_of_a_blocked_message_reaches_the_origin() {
         .await;
         blocked += 1;
     }
-    println!("{blocked} messages with a credential, 0 bytes of them at the origin");
+    fixtures::tell!("{blocked} messages with a credential, 0 bytes of them at the origin");
 }
 
 /// A dictionary that an earlier message left behind is the inflater's, and so the scanner's.
@@ -517,7 +517,7 @@ async fn a_credential_over_several_messages_does_not_arrive_whole() {
         client.say(TEXT, piece).await;
     }
     assert_eq!(client.ended().await.0, 1008);
-    println!("{cases} ways to cut a secret over messages, none arrived whole");
+    fixtures::tell!("{cases} ways to cut a secret over messages, none arrived whole");
 }
 
 #[tokio::test]

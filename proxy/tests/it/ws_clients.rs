@@ -259,7 +259,7 @@ async fn nodes_websocket() {
             .is_ok_and(|status| status.success());
     if !has {
         // Node 18 has none, and Debian's newest may be that.
-        eprintln!("SKIPPED nodes_websocket: this node has no WebSocket");
+        fixtures::tell!("SKIPPED nodes_websocket: this node has no WebSocket");
         return;
     }
     let pki = Pki::new();
@@ -439,7 +439,7 @@ async fn autobahn_against_a_server_behind_the_sidecar() {
         parsed(&output.stdout)
     })
     .await;
-    println!("{said}");
+    fixtures::tell!("{said}");
 }
 
 /// The sidecar and an echo client before it, as one client under test.
@@ -481,5 +481,5 @@ async fn autobahn_against_a_client_before_the_sidecar() {
         parsed(line.as_bytes())
     })
     .await;
-    println!("{said}");
+    fixtures::tell!("{said}");
 }
