@@ -76,6 +76,23 @@ pub struct Which {
 pub struct Desk {
     pub bottle: String,
     pub client: Client,
+    /// Whether a launcher started it, so that it is known whether it still runs.
+    launched: bool,
+}
+
+impl Desk {
+    /// Whether it ended since it was listed: then nothing waits there.
+    fn has_ended(&self) -> bool {
+        let still_runs = || {
+            let found = State::locate().ok()?.bottles_found().ok()?;
+            Some(
+                found
+                    .iter()
+                    .any(|found| found.name == self.bottle && found.standing == Standing::Running),
+            )
+        };
+        self.launched && still_runs() == Some(false)
+    }
 }
 
 /// The desks of the running bottles, or the one that is named.
@@ -84,7 +101,11 @@ pub fn desks(which: &Which) -> Result<Vec<Desk>, OperatorError> {
         let token = std::env::var(TOKEN_VARIABLE).map_err(|_| OperatorError::NoToken)?;
         let client = Client::new(address, token)?;
         let bottle = address.clone();
-        return Ok(vec![Desk { bottle, client }]);
+        return Ok(vec![Desk {
+            bottle,
+            client,
+            launched: false,
+        }]);
     }
     let running: Vec<_> = State::locate()?
         .bottles_found()?
@@ -108,6 +129,7 @@ pub fn desks(which: &Which) -> Result<Vec<Desk>, OperatorError> {
             desks.push(Desk {
                 bottle: found.name.clone(),
                 client: Client::new(&access.address, access.token)?,
+                launched: true,
             });
         }
     }
@@ -132,7 +154,7 @@ pub async fn pending(desks: &[Desk]) -> Result<Vec<Pending>, OperatorError> {
     for desk in desks {
         match desk.client.get::<Vec<Pending>>("/v1/pending").await {
             Ok(pending) => all.extend(pending),
-            Err(ClientError::Unreachable(..)) if desks.len() > 1 => {}
+            Err(ClientError::Unreachable(..)) if desks.len() > 1 || desk.has_ended() => {}
             Err(source) => {
                 return Err(OperatorError::Bottle {
                     bottle: desk.bottle.clone(),
