@@ -80,6 +80,8 @@ impl Scanner {
         anchors.push(begin);
         let magics = view::magics();
         anchors.extend(magics.iter().map(view::Magic::anchor));
+        let checks = tokens.as_ref().map_or(&[][..], TokenEngine::checks);
+        let anchors = Anchors::new(&anchors, checks);
         Self {
             engines: Arc::new(Engines {
                 tokens,
@@ -88,7 +90,7 @@ impl Scanner {
                 undecodable,
                 look_ahead: LOOK_AHEAD.max(longest.saturating_mul(2)),
                 level,
-                anchors: Anchors::new(&anchors),
+                anchors,
                 begin_offset,
                 magics,
             }),

@@ -28,7 +28,7 @@ use crate::kernel::{BLOCK, Blocks, Kind, Sweep};
 use crate::window::Match;
 pub(crate) use anchors::{Anchor, Anchors};
 pub(crate) use dressed::Cipher;
-use probe::{Probe, Stretch};
+pub(crate) use probe::Check;
 use program::{Case, Classes, Program};
 pub(crate) use program::{Runs, is_beside_base64};
 use segments::Segments;
@@ -131,9 +131,8 @@ pub(crate) struct TokenEngine {
     classes: Classes,
     /// One a program.
     plain: Vec<Anchor>,
-    /// The same; none of strong programs, whose body may be in pieces.
-    stretches: Vec<Stretch>,
-    probes: Vec<Probe>,
+    /// The same.
+    checks: Vec<Check>,
     segments: Segments,
     /// Strong programs' anchors as a cipher writes them, and which one.
     ciphered: Vec<(Anchor, Cipher)>,
@@ -171,8 +170,7 @@ impl TokenEngine {
         let mut classes = Classes::default();
         let mut programs = Vec::new();
         let mut plain = Vec::new();
-        let mut stretches = Vec::new();
-        let mut probes = Vec::new();
+        let mut checks = Vec::new();
         let mut segments = Segments::default();
         let mut ciphered = Vec::new();
         for (number, (rule, shape)) in (0_u16..).zip(rules.iter().zip(shapes)) {
@@ -188,12 +186,7 @@ impl TokenEngine {
                 }
                 programs.push(Program::new(number, &way, offset, strong, &mut classes));
                 plain.push(anchor);
-                probes.push(Probe::of(&way, offset, strong));
-                stretches.push(if strong {
-                    Stretch::default()
-                } else {
-                    Stretch::of(&way, offset)
-                });
+                checks.push(Check::of(&way, offset, strong));
                 if strong {
                     dressed::anchors(&anchor, |cipher, anchor| {
                         ciphered.push((anchor, cipher));
@@ -206,8 +199,7 @@ impl TokenEngine {
             programs,
             classes,
             plain,
-            stretches,
-            probes,
+            checks,
             segments,
             ciphered,
         })
@@ -216,6 +208,11 @@ impl TokenEngine {
     /// The anchor of each program.
     pub(crate) fn anchors(&self) -> &[Anchor] {
         &self.plain
+    }
+
+    /// The check of each program.
+    pub(crate) fn checks(&self) -> &[Check] {
+        &self.checks
     }
 
     /// The anchors of strong programs as a cipher writes them.
@@ -237,7 +234,7 @@ impl TokenEngine {
         &self,
         text: &[u8],
         swept: usize,
-        sweep: &Sweep,
+        (sweep, classes): (&Sweep, Blocks<'_>),
         mut report: impl FnMut(usize, u32),
     ) {
         if self.segments.is_empty() {
@@ -254,7 +251,10 @@ impl TokenEngine {
                         .programs
                         .get(*number as usize)
                         .map_or(0, |program| program.anchor);
-                    report(at + usize::from(anchor), *number);
+                    let anchor = at + usize::from(anchor);
+                    if self.may_match(*number, text, anchor, classes) {
+                        report(anchor, *number);
+                    }
                 }
             }
         }
@@ -262,13 +262,9 @@ impl TokenEngine {
 
     /// Whether program `number` may match where its anchor stands at `at`, by what is told at once.
     #[inline]
-    pub(crate) fn may_match(&self, number: u32, text: &[u8], at: usize, masks: Blocks<'_>) -> bool {
-        let number = number as usize;
-        let (Some(probe), Some(stretch)) = (self.probes.get(number), self.stretches.get(number))
-        else {
-            return false;
-        };
-        probe.may_stand(at, text) && stretch.may_stand(at, masks)
+    fn may_match(&self, number: u32, text: &[u8], at: usize, masks: Blocks<'_>) -> bool {
+        let check = self.checks.get(number as usize);
+        check.is_some_and(|check| check.may_stand(at, text, masks))
     }
 
     /// Matches program `number`, whose anchor stands at `at`.

@@ -188,38 +188,34 @@ fn anchored(
     let masks = sweep.candidates.get(..blocks).unwrap_or_default();
     // The last one does not tell what follows in the text.
     let classes = sweep.blocks(swept).first(swept / BLOCK);
-    engines
-        .anchors
-        .find(work.level, sweep, masks, 0, |at, number| {
-            match (number.checked_sub(programs), tokens, &mut state, exact) {
-                (None, Some(tokens), Some(state), _)
-                    if tokens.may_match(number, text, at, classes) =>
-                {
-                    tokens.candidate(number, text, at, runs, state, &mut work.joined, matches);
-                }
-                (None, ..) => {}
-                (Some(number), ..) if number >= variants => {
-                    let ciphered = tokens.map_or(&[][..], |tokens| tokens.ciphered());
-                    match ciphered.get((number - variants) as usize) {
-                        Some((_, cipher)) if !work.ciphered => marks.ciphered.push((at, *cipher)),
-                        Some(_) => {}
-                        None => match (number - variants) as usize - ciphered.len() {
-                            0 => marks.begins.extend(at.checked_sub(engines.begin_offset)),
-                            magic => marks.magics.push((at, magic - 1)),
-                        },
-                    }
-                }
-                (Some(variant), _, _, Some(exact)) => {
-                    exact.candidate(variant, text, at, &mut known)
-                }
-                _ => {}
-            }
-        });
-    if let (Some(tokens), Some(state)) = (tokens, &mut state) {
-        tokens.segments(text, swept, sweep, |at, number| {
-            if tokens.may_match(number, text, at, classes) {
+    engines.anchors.find(
+        work.level,
+        (text, classes),
+        sweep,
+        masks,
+        |at, number| match (number.checked_sub(programs), tokens, &mut state, exact) {
+            (None, Some(tokens), Some(state), _) => {
                 tokens.candidate(number, text, at, runs, state, &mut work.joined, matches);
             }
+            (None, ..) => {}
+            (Some(number), ..) if number >= variants => {
+                let ciphered = tokens.map_or(&[][..], |tokens| tokens.ciphered());
+                match ciphered.get((number - variants) as usize) {
+                    Some((_, cipher)) if !work.ciphered => marks.ciphered.push((at, *cipher)),
+                    Some(_) => {}
+                    None => match (number - variants) as usize - ciphered.len() {
+                        0 => marks.begins.extend(at.checked_sub(engines.begin_offset)),
+                        magic => marks.magics.push((at, magic - 1)),
+                    },
+                }
+            }
+            (Some(variant), _, _, Some(exact)) => exact.candidate(variant, text, at, &mut known),
+            _ => {}
+        },
+    );
+    if let (Some(tokens), Some(state)) = (tokens, &mut state) {
+        tokens.segments(text, swept, (sweep, classes), |at, number| {
+            tokens.candidate(number, text, at, runs, state, &mut work.joined, matches);
         });
         tokens.resolve(matches, from);
     }

@@ -5,12 +5,12 @@
 //! table names the programs. Anchors of so many different texts that they would fill the filter are kept apart.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use super::common;
+use super::probe::Check;
 use super::shape::{ByteSet, ShapeError, Way};
 use crate::kernel::{
-    self, AT_ONCE, BLOCK, Kind, Level, Luts, POSITIONS, Places, SYMBOLS, Sweep, symbol,
+    self, AT_ONCE, BLOCK, Blocks, Kind, Level, Luts, POSITIONS, Places, SYMBOLS, Sweep, symbol,
 };
 
 /// Bytes from a match's beginning within which its anchor ends.
@@ -286,12 +286,11 @@ pub(crate) struct Anchors {
     /// Of those that are not broad.
     pub(crate) luts: Luts,
     filter: Filter,
-    /// Open addressing; a free slot has list [`FREE`].
+    /// Open addressing; a free slot has no entries.
     slots: Box<[Slot]>,
-    /// The numbers of the anchors of each list, and where each list begins.
-    numbers: Vec<u32>,
-    lists: Vec<u32>,
-    broad: Vec<(Anchor, u32)>,
+    /// Those of all slots; of one slot they stand in a row.
+    entries: Vec<Entry>,
+    broad: Vec<(Anchor, Entry)>,
     broad_luts: Luts,
 }
 
@@ -318,13 +317,20 @@ impl Filter {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     gram: u32,
-    list: u32,
+    /// The first entry, and how many there are.
+    first: u32,
+    count: u32,
 }
 
-const FREE: u32 = u32::MAX;
+/// An anchor's number, and what is looked at before it is reported: beside each other in memory, since most end there.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    check: Check,
+    number: u32,
+}
 
 #[inline]
 fn hash(gram: u32) -> u32 {
@@ -333,17 +339,21 @@ fn hash(gram: u32) -> u32 {
 }
 
 impl Anchors {
-    /// `anchors[i]` is number `i`'s.
-    pub(crate) fn new(anchors: &[Anchor]) -> Self {
+    /// `anchors[i]` is number `i`'s, and so is `checks[i]`; where there is none anything may stand there.
+    pub(crate) fn new(anchors: &[Anchor], checks: &[Check]) -> Self {
         let mut broad = Vec::new();
         let mut narrow = Vec::new();
         let mut grams: HashMap<u32, Vec<u32>> = HashMap::new();
+        let entry = |number: u32| Entry {
+            check: checks.get(number as usize).copied().unwrap_or_default(),
+            number,
+        };
         for (number, anchor) in (0_u32..).zip(anchors) {
             if *anchor == Anchor::NEVER {
                 continue;
             }
             if anchor.is_broad() {
-                broad.push((*anchor, number));
+                broad.push((*anchor, entry(number)));
                 continue;
             }
             narrow.push(*anchor);
@@ -356,37 +366,29 @@ impl Anchors {
         }
         let mut filter = Filter::default();
         let size = (grams.len() * 2).next_power_of_two();
-        let mut slots = vec![
-            Slot {
-                gram: 0,
-                list: FREE
-            };
-            size
-        ]
-        .into_boxed_slice();
-        let (mut numbers, mut lists) = (Vec::new(), Vec::new());
+        let mut slots = vec![Slot::default(); size].into_boxed_slice();
+        let mut entries = Vec::new();
         let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
         for (gram, list) in grams {
             filter.insert(hash(gram));
-            let list = *known.entry(list).or_insert_with_key(|list| {
-                lists.push(numbers.len() as u32);
-                numbers.extend_from_slice(list);
-                lists.len() as u32 - 1
+            let count = list.len() as u32;
+            let first = *known.entry(list).or_insert_with_key(|list| {
+                let first = entries.len() as u32;
+                entries.extend(list.iter().map(|number| entry(*number)));
+                first
             });
             let mut at = slot_of(gram, size);
-            while slots[at].list != FREE {
+            while slots[at].count != 0 {
                 at = (at + 1) % size;
             }
-            slots[at] = Slot { gram, list };
+            slots[at] = Slot { gram, first, count };
         }
-        lists.push(numbers.len() as u32);
         let broad_anchors: Vec<Anchor> = broad.iter().map(|(anchor, _)| *anchor).collect();
         Self {
             luts: luts(&narrow),
             filter,
             slots,
-            numbers,
-            lists,
+            entries,
             broad,
             broad_luts: Luts::new(Kind::ALL.map(|kind| match kind {
                 Kind::Anywhere => buckets(&broad_anchors, 1),
@@ -395,34 +397,37 @@ impl Anchors {
         }
     }
 
-    /// Calls `report` with the number of each anchor that stands in one of the places of `masks`, and where it begins. `masks` are of
-    /// the blocks of `sweep` from number `first` on, by [`Anchors::luts`]. The broad anchors come after the others.
+    /// Calls `report` with the number of each anchor that stands in one of the places of `masks`, and where it begins, if its check
+    /// holds there. `masks` are of the blocks of `sweep` from number `first` on, by [`Anchors::luts`]; `classes` are of the same text.
+    /// The broad anchors come after the others.
     #[inline]
     pub(crate) fn find(
         &self,
         level: Level,
+        (text, classes): (&[u8], Blocks<'_>),
         sweep: &Sweep,
         masks: &[u64],
-        first: usize,
         mut report: impl FnMut(usize, u32),
     ) {
-        if !self.numbers.is_empty() {
+        if !self.entries.is_empty() {
             kernel::with_places(|places| {
                 for (number, masks) in masks.chunks(AT_ONCE).enumerate() {
-                    let begin = (first + number * AT_ONCE) * BLOCK;
+                    let begin = number * AT_ONCE * BLOCK;
                     let symbols = sweep.symbols.get(begin..).unwrap_or_default();
                     let count = self.sieve(level, masks, symbols, places);
                     for place in &places[..count] {
                         let at = usize::from(*place);
-                        for number in self.list(gram_at(symbols, at)) {
-                            report(begin + at, *number);
+                        for entry in self.list(gram_at(symbols, at)) {
+                            if entry.check.may_stand(begin + at, text, classes) {
+                                report(begin + at, entry.number);
+                            }
                         }
                     }
                 }
             });
         }
         if !self.broad.is_empty() {
-            self.find_broad(level, sweep, first..first + masks.len(), &mut report);
+            self.find_broad(level, (text, classes), sweep, masks.len(), &mut report);
         }
     }
 
@@ -444,20 +449,17 @@ impl Anchors {
     }
 
     #[inline(never)]
-    fn list(&self, gram: u32) -> &[u32] {
+    fn list(&self, gram: u32) -> &[Entry] {
         let size = self.slots.len();
         let mut at = slot_of(gram, size);
         loop {
-            let Some(slot) = self.slots.get(at).filter(|slot| slot.list != FREE) else {
+            let Some(slot) = self.slots.get(at).filter(|slot| slot.count != 0) else {
                 return &[];
             };
             if slot.gram == gram {
-                let list = slot.list as usize;
-                return self
-                    .lists
-                    .get(list..list + 2)
-                    .and_then(|ends| self.numbers.get(ends[0] as usize..ends[1] as usize))
-                    .unwrap_or_default();
+                let first = slot.first as usize;
+                let entries = self.entries.get(first..first + slot.count as usize);
+                return entries.unwrap_or_default();
             }
             at = (at + 1) & (size - 1);
         }
@@ -467,20 +469,22 @@ impl Anchors {
     fn find_broad(
         &self,
         level: Level,
+        (text, classes): (&[u8], Blocks<'_>),
         sweep: &Sweep,
-        blocks: Range<usize>,
+        blocks: usize,
         report: &mut impl FnMut(usize, u32),
     ) {
-        for block in blocks {
+        for block in 0..blocks {
             let symbols = sweep.symbols.get(block * BLOCK..).unwrap_or_default();
             let mut mask = kernel::candidates_in(level, symbols, &self.broad_luts);
             while mask != 0 {
                 let at = mask.trailing_zeros() as usize;
                 mask &= mask - 1;
                 let gram = gram_at(symbols, at).to_le_bytes();
-                for (anchor, number) in &self.broad {
-                    if anchor.fits(gram) {
-                        report(block * BLOCK + at, *number);
+                let at = block * BLOCK + at;
+                for (anchor, entry) in &self.broad {
+                    if anchor.fits(gram) && entry.check.may_stand(at, text, classes) {
+                        report(at, entry.number);
                     }
                 }
             }

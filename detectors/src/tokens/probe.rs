@@ -4,9 +4,36 @@ use super::anchors::{REACH, positions, wide};
 use super::shape::Way;
 use crate::kernel::{BLOCK, Blocks, row};
 
+/// What is told of a program at once where its anchor stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Check {
+    probe: Probe,
+    stretch: Stretch,
+}
+
+impl Check {
+    /// Of `way`, whose anchor stands at `offset`. A strong program's body may be in the other case, or in pieces.
+    pub(super) fn of(way: &Way, offset: u8, strong: bool) -> Self {
+        Self {
+            probe: Probe::of(way, offset, strong),
+            stretch: if strong {
+                Stretch::default()
+            } else {
+                Stretch::of(way, offset)
+            },
+        }
+    }
+
+    /// Whether it may stand where the anchor is at `at`; what lies behind `masks` may be anything.
+    #[inline]
+    pub(super) fn may_stand(&self, at: usize, text: &[u8], masks: Blocks<'_>) -> bool {
+        self.probe.may_stand(at, text) && self.stretch.may_stand(at, masks)
+    }
+}
+
 /// A stretch of a way where nothing but base64 characters can stand, which is told at once from the masks.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stretch {
+struct Stretch {
     /// From the anchor on, or before it.
     skip: i8,
     length: u8,
@@ -14,7 +41,7 @@ pub(super) struct Stretch {
 
 impl Stretch {
     /// The longest of `way`, whose anchor stands at `offset`.
-    pub(super) fn of(way: &Way, offset: u8) -> Self {
+    fn of(way: &Way, offset: u8) -> Self {
         let wide = wide();
         let (mut best, mut start) = (Self::default(), 0);
         let positions = positions(way);
@@ -35,7 +62,7 @@ impl Stretch {
 
     /// Whether it may stand where the anchor is at `at`; what lies behind `masks` may be anything.
     #[inline]
-    pub(super) fn may_stand(self, at: usize, masks: Blocks<'_>) -> bool {
+    fn may_stand(self, at: usize, masks: Blocks<'_>) -> bool {
         let Some(from) = at.checked_add_signed(isize::from(self.skip)) else {
             return false;
         };
@@ -49,7 +76,7 @@ impl Stretch {
 
 /// Eight bytes of a way of which some can be but one: compared before anything else is.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Probe {
+struct Probe {
     /// From the anchor on, or before it.
     skip: i8,
     /// What is set before comparing: the bit by which letters differ in case, where that does not matter.
@@ -60,7 +87,7 @@ pub(super) struct Probe {
 
 impl Probe {
     /// Of `way`, whose anchor stands at `offset`. In `any_case` only what it begins with counts.
-    pub(super) fn of(way: &Way, offset: u8, any_case: bool) -> Self {
+    fn of(way: &Way, offset: u8, any_case: bool) -> Self {
         let mut bytes: Vec<Option<u8>> = Vec::new();
         for atom in &way.atoms {
             let byte = atom.set.single();
@@ -103,7 +130,7 @@ impl Probe {
     }
 
     #[inline]
-    pub(super) fn may_stand(&self, at: usize, text: &[u8]) -> bool {
+    fn may_stand(&self, at: usize, text: &[u8]) -> bool {
         let Some(from) = at.checked_add_signed(isize::from(self.skip)) else {
             return false;
         };
