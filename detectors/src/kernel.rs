@@ -1,6 +1,6 @@
 //! The loops that touch every byte, in vector instructions where the machine has them.
 //!
-//! There is one behaviour and three ways to it: AVX-512 (with VBMI and VBMI2), AVX2 (with BMI2), and portable code. The
+//! There is one behaviour and four ways to it: AVX-512 (with VBMI and VBMI2), AVX2 (with BMI2), NEON, and portable code. The
 //! portable functions are the definition; the tests hold the others equal to them. Which one runs is chosen once,
 //! at run time. This directory has the only `unsafe` of the crate: calls of functions that need a CPU
 //! feature, each after that feature was detected, and vector loads and stores, each inside a slice whose length
@@ -14,6 +14,8 @@ mod columns;
 mod filter;
 mod gates;
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 mod samples;
 mod table;
@@ -60,9 +62,19 @@ impl Sweep {
         let masks = &mut self.candidates[..blocks];
         match level {
             #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => {
+                // SAFETY: `levels` gives this level only where the features are there.
+                unsafe { avx2::candidates(&self.symbols, covers, luts, masks) }
+            }
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512 => {
                 // SAFETY: `levels` gives this level only where the features are there.
                 unsafe { avx512::candidates(&self.symbols, covers, luts, masks) }
+            }
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => {
+                // SAFETY: `levels` gives this level only where the feature is there.
+                unsafe { neon::candidates(&self.symbols, covers, luts, masks) }
             }
             _ => portable::candidates(&self.symbols, covers, luts, masks),
         }
@@ -159,6 +171,8 @@ pub(crate) enum Level {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// The best that this machine has.
@@ -188,6 +202,10 @@ pub(crate) fn levels() -> Vec<Level> {
         {
             levels.push(Level::Avx512);
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if std::arch::is_aarch64_feature_detected!("neon") {
+        levels.push(Level::Neon);
     }
     levels
 }
@@ -229,6 +247,16 @@ pub(crate) fn sweep(level: Level, text: &[u8], luts: &Luts, sweep: &mut Sweep) -
             sweep.find_candidates(level, luts, blocks);
             length
         }
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => {
+            // SAFETY: `levels` gives this level only where the feature is there.
+            let length = unsafe { neon::classify(text, sweep) };
+            pad(text.len(), sweep);
+            // Their vectors are a compiler's: of this level without being asked.
+            gates::fill(&sweep.columns, blocks, &mut sweep.gates);
+            sweep.find_candidates(level, luts, blocks);
+            length
+        }
     }
 }
 
@@ -242,6 +270,8 @@ pub(crate) fn samples(
 ) {
     match level {
         Level::Portable => samples::fill(squeezed, places, key, samples),
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => samples::fill(squeezed, places, key, samples),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => {
             // SAFETY: `levels` gives this level only where the features are there.
@@ -312,9 +342,19 @@ pub(crate) fn sift(
 pub(crate) fn candidates_in(level: Level, symbols: &[u8], luts: &Luts) -> u64 {
     match level {
         #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => {
+            // SAFETY: `levels` gives this level only where the features are there.
+            unsafe { avx2::candidates_in(symbols, luts) }
+        }
+        #[cfg(target_arch = "x86_64")]
         Level::Avx512 => {
             // SAFETY: `levels` gives this level only where the features are there.
             unsafe { avx512::candidates_in(symbols, luts) }
+        }
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => {
+            // SAFETY: `levels` gives this level only where the feature is there.
+            unsafe { neon::candidates_in(symbols, luts) }
         }
         _ => portable::candidates_in(symbols, luts),
     }
@@ -339,6 +379,11 @@ pub(crate) fn summary(level: Level, text: &[u8]) -> (u8, u8) {
             // SAFETY: `levels` gives this level only where the features are there.
             unsafe { avx512::summary(text) }
         }
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => {
+            // SAFETY: `levels` gives this level only where the feature is there.
+            unsafe { neon::summary(text) }
+        }
     }
 }
 
@@ -352,6 +397,11 @@ pub(crate) fn is_readable(level: Level, bytes: &[u8]) -> bool {
         Level::Avx512 => {
             // SAFETY: `levels` gives this level only where the features are there.
             unsafe { avx512::is_readable(bytes) }
+        }
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => {
+            // SAFETY: `levels` gives this level only where the feature is there.
+            unsafe { neon::is_readable(bytes) }
         }
         _ => portable::is_readable(bytes),
     }
@@ -376,6 +426,11 @@ pub(crate) fn base85_bits(level: Level, block: &[u8]) -> Base85Bits {
         Level::Avx512 => {
             // SAFETY: `levels` gives this level only where the features are there.
             unsafe { avx512::base85_bits(block) }
+        }
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => {
+            // SAFETY: `levels` gives this level only where the feature is there.
+            unsafe { neon::base85_bits(block) }
         }
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => {
@@ -405,6 +460,11 @@ pub(crate) fn base64(level: Level, digits: &[u8], output: &mut Vec<u8>) {
         Level::Avx512 => {
             // SAFETY: `levels` gives this level only where the features are there.
             unsafe { avx512::base64(digits, output) }
+        }
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon => {
+            // SAFETY: `levels` gives this level only where the feature is there.
+            unsafe { neon::base64(digits, output) }
         }
     }
 }

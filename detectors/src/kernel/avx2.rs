@@ -6,7 +6,7 @@ use super::columns::{Columns, Masks};
 use super::gates::Gates;
 use super::samples::{self, Samples};
 use super::table::{BASE64, BASE85, FLAGS, HIGH_BITS, NO_DIGIT, SYMBOLS, flag, symbol};
-use super::{BLOCK, Base85Bits, Sweep};
+use super::{BLOCK, Base85Bits, Luts, POSITIONS, Sweep};
 
 /// Bytes of a vector.
 const WIDTH: usize = 32;
@@ -58,17 +58,25 @@ fn table(bytes: &[u8; 128]) -> Table {
 #[inline]
 #[target_feature(enable = "avx2,bmi2,popcnt")]
 fn look_up(table: &Table, bytes: __m256i) -> __m256i {
-    let row = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), _mm256_set1_epi8(15));
-    let column = _mm256_and_si256(bytes, _mm256_set1_epi8(15));
-    let mut found = _mm256_setzero_si256();
-    for (number, register) in (0_i8..).zip(table) {
-        let here = _mm256_cmpeq_epi8(row, _mm256_set1_epi8(number));
-        found = _mm256_or_si256(
-            found,
-            _mm256_and_si256(here, _mm256_shuffle_epi8(*register, column)),
-        );
-    }
-    found
+    // What has its high bit set gives zero; else the four low bits choose.
+    let [a, b, c, d, e, f, g, h] = table.map(|register| _mm256_shuffle_epi8(register, bytes));
+    // Bits 4 to 6, each where a blend looks for its choice.
+    let [first, second, third] = [
+        _mm256_slli_epi16::<3>(bytes),
+        _mm256_slli_epi16::<2>(bytes),
+        _mm256_slli_epi16::<1>(bytes),
+    ];
+    let low = _mm256_blendv_epi8(
+        _mm256_blendv_epi8(a, b, first),
+        _mm256_blendv_epi8(c, d, first),
+        second,
+    );
+    let high = _mm256_blendv_epi8(
+        _mm256_blendv_epi8(e, f, first),
+        _mm256_blendv_epi8(g, h, first),
+        second,
+    );
+    _mm256_blendv_epi8(low, high, third)
 }
 
 #[target_feature(enable = "avx2,bmi2,popcnt")]
@@ -176,6 +184,103 @@ pub(super) fn samples(squeezed: &[u8], places: usize, key: u32, samples: &mut Sa
 #[target_feature(enable = "avx2,bmi2,popcnt")]
 pub(super) fn gates(columns: &Columns, blocks: usize, gates: &mut Gates) {
     super::gates::fill(columns, blocks, gates);
+}
+
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+pub(super) fn candidates(
+    symbols: &[u8],
+    [begins, rows, edges]: [&[u64]; 3],
+    luts: &Luts,
+    masks: &mut [u64],
+) {
+    let [anywhere, at_begin, in_row, in_row_at_begin, at_edge] = &luts.kinds;
+    for (number, mask) in masks.iter_mut().enumerate() {
+        let symbols = symbols.get(number * BLOCK..).unwrap_or_default();
+        let symbols = [at_positions(symbols, 0), at_positions(symbols, 1)];
+        let (begins, rows, edges) = (begins[number], rows[number], edges[number]);
+        let mut found = fits(&symbols, anywhere);
+        if begins != 0 {
+            found |= fits(&symbols, at_begin) & begins;
+        }
+        // Most blocks of text have no long row.
+        if rows != 0 {
+            found |= fits(&symbols, in_row) & rows;
+            if rows & begins != 0 {
+                found |= fits(&symbols, in_row_at_begin) & rows & begins;
+            }
+            if edges != 0 {
+                found |= fits(&symbols, at_edge) & edges;
+            }
+        }
+        *mask = found;
+    }
+}
+
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+pub(super) fn candidates_in(symbols: &[u8], luts: &Luts) -> u64 {
+    let symbols = [at_positions(symbols, 0), at_positions(symbols, 1)];
+    luts.kinds
+        .iter()
+        .fold(0, |mask, sets| mask | fits(&symbols, sets))
+}
+
+/// 32 symbols of a half of the first 64, and those that follow each of them.
+#[inline]
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+fn at_positions(symbols: &[u8], half: usize) -> [__m256i; POSITIONS] {
+    [0, 1, 2, 3]
+        .map(|position| load_some(symbols.get(half * WIDTH + position..).unwrap_or_default()))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+fn fits(symbols: &[[__m256i; POSITIONS]; 2], sets: &[[[u8; 64]; POSITIONS]]) -> u64 {
+    let mut any = [_mm256_setzero_si256(); 2];
+    for luts in sets {
+        let mut all = [_mm256_set1_epi8(-1); 2];
+        for (position, lut) in luts.iter().enumerate() {
+            let quarters = quarters(lut);
+            for (all, symbols) in all.iter_mut().zip(symbols) {
+                let found = look_up_64(quarters, symbols[position]);
+                *all = _mm256_and_si256(*all, found);
+            }
+        }
+        for (any, all) in any.iter_mut().zip(all) {
+            *any = _mm256_or_si256(*any, all);
+        }
+    }
+    let [low, high] = any.map(|any| {
+        let none = _mm256_cmpeq_epi8(any, _mm256_setzero_si256());
+        !(_mm256_movemask_epi8(none) as u32)
+    });
+    u64::from(low) | u64::from(high) << WIDTH
+}
+
+/// A table of 64 bytes, 16 to a register, each twice.
+#[inline]
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+fn quarters(lut: &[u8; 64]) -> [__m256i; 4] {
+    [0, 1, 2, 3].map(|quarter| {
+        let mut row = [0; 16];
+        row.copy_from_slice(&lut[quarter * 16..quarter * 16 + 16]);
+        // SAFETY: the array has the 16 bytes that are read.
+        _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(row.as_ptr().cast()) })
+    })
+}
+
+/// The entry of each symbol, which is below 64.
+#[inline]
+#[target_feature(enable = "avx2,bmi2,popcnt")]
+fn look_up_64(quarters: [__m256i; 4], symbols: __m256i) -> __m256i {
+    let [a, b, c, d] = quarters.map(|quarter| _mm256_shuffle_epi8(quarter, symbols));
+    // Bit 4, and bit 5, where a blend looks for its choice.
+    let odd = _mm256_slli_epi16::<3>(symbols);
+    let upper = _mm256_slli_epi16::<2>(symbols);
+    _mm256_blendv_epi8(
+        _mm256_blendv_epi8(a, b, odd),
+        _mm256_blendv_epi8(c, d, odd),
+        upper,
+    )
 }
 
 #[target_feature(enable = "avx2,bmi2,popcnt")]

@@ -30,6 +30,7 @@ impl Filter {
     }
 
     /// Two to the power of 64 less [`Filter::shift`]; the type does not say so, hence the check.
+    #[cfg(target_arch = "x86_64")]
     #[inline]
     pub(super) fn words(&self) -> &[u64] {
         assert!(

@@ -8,7 +8,7 @@ use super::{BLOCK, SLACK};
 /// Places in a row of which one is picked at least.
 pub(crate) const WIDTH: usize = 8;
 
-/// Characters that tell the rank of a place.
+/// Characters that tell the rank of a place: the highest byte of their product with a key.
 pub(crate) const RANKED: usize = 4;
 
 /// Ranks, and what is picked by them; kept from text to text.
@@ -32,13 +32,9 @@ impl Samples {
     }
 }
 
-/// The rank of four characters; `key` is odd.
-#[inline(always)]
-fn rank(four: u32, key: u32) -> u32 {
-    four.wrapping_mul(key) >> 24
-}
-
 /// Fills `samples` for the first `places` of `squeezed`, of which three characters more at least are readable.
+///
+/// There is no branch in the loops over bytes, so that a compiler makes vector instructions of them.
 #[inline(always)]
 pub(super) fn fill(squeezed: &[u8], places: usize, key: u32, samples: &mut Samples) {
     samples.reset(places);
@@ -58,40 +54,70 @@ pub(super) fn fill(squeezed: &[u8], places: usize, key: u32, samples: &mut Sampl
                 &some
             }
         };
-        for (lane, four) in ranks.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            let at = lane * 4;
-            let rank = |by: usize| {
-                let chars = [
-                    chars[at + by],
-                    chars[at + by + 1],
-                    chars[at + by + 2],
-                    chars[at + by + 3],
-                ];
-                rank(u32::from_le_bytes(chars), key)
-            };
-            *four = [rank(0), rank(1), rank(2), rank(3)].map(|rank| rank as u8);
-        }
+        rank_block(chars, key, ranks);
     }
     // What follows the last place is never the least.
     ranks[places..places + WIDTH].fill(u8::MAX);
     // `least[i + WIDTH - 1]` is that of the places from `i` on; none are before the first.
     least[..WIDTH - 1].fill(0);
-    for at in 0..places {
-        let mut lowest = u8::MAX;
-        for rank in &ranks[at..at + WIDTH] {
-            lowest = lowest.min(*rank);
+    for number in 0..blocks {
+        let begin = number * BLOCK;
+        let mut lowest = [u8::MAX; BLOCK];
+        for by in 0..WIDTH {
+            for (lowest, rank) in lowest
+                .iter_mut()
+                .zip(&ranks[begin + by..begin + by + BLOCK])
+            {
+                *lowest = (*lowest).min(*rank);
+            }
         }
-        least[at + WIDTH - 1] = lowest;
+        let begin = begin + WIDTH - 1;
+        least[begin..begin + BLOCK].copy_from_slice(&lowest);
     }
     for (number, picked) in picked.iter_mut().take(blocks).enumerate() {
-        *picked = 0;
         let begin = number * BLOCK;
-        for at in begin..places.min(begin + BLOCK) {
-            let mut highest = 0;
-            for least in &least[at..at + WIDTH] {
-                highest = highest.max(*least);
+        let mut highest = [0; BLOCK];
+        for by in 0..WIDTH {
+            for (highest, least) in highest
+                .iter_mut()
+                .zip(&least[begin + by..begin + by + BLOCK])
+            {
+                *highest = (*highest).max(*least);
             }
-            *picked |= u64::from(ranks[at] == highest) << (at - begin);
+        }
+        let mut equal = [0; BLOCK];
+        for ((equal, rank), highest) in equal.iter_mut().zip(&ranks[begin..]).zip(&highest) {
+            *equal = u8::from(rank == highest);
+        }
+        let valid = match places - begin {
+            some @ 0..BLOCK => (1 << some) - 1,
+            _ => !0,
+        };
+        *picked = bits(&equal) & valid;
+    }
+}
+
+#[inline(always)]
+fn rank_block(chars: &[u8; BLOCK + RANKED - 1], key: u32, ranks: &mut [u8]) {
+    let mut words = [0_u32; BLOCK / 4];
+    for by in 0..4 {
+        let (fours, _) = chars[by..].as_chunks::<4>();
+        for (word, four) in words.iter_mut().zip(fours) {
+            *word |= (u32::from_le_bytes(*four).wrapping_mul(key) >> 24) << (8 * by);
         }
     }
+    for (four, word) in ranks.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *four = word.to_le_bytes();
+    }
+}
+
+/// A bit for each byte, which is zero or one.
+#[inline(always)]
+fn bits(bytes: &[u8; BLOCK]) -> u64 {
+    let (eights, _) = bytes.as_chunks::<8>();
+    eights.iter().zip(0_u32..).fold(0, |mask, (eight, number)| {
+        // Each byte's bit is moved to its own place in the highest byte.
+        let eight = u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        mask | eight << (8 * number)
+    })
 }
