@@ -360,6 +360,19 @@ pub(crate) fn candidates_in(level: Level, symbols: &[u8], luts: &Luts) -> u64 {
     }
 }
 
+/// Eight bytes, the last of them zero where there are fewer.
+#[inline(always)]
+fn eight_of(bytes: &[u8]) -> [u8; 8] {
+    match bytes.first_chunk() {
+        Some(eight) => *eight,
+        None => {
+            let mut eight = [0; 8];
+            eight[..bytes.len()].copy_from_slice(bytes);
+            eight
+        }
+    }
+}
+
 /// The symbols after the last byte's are no byte's, whatever an earlier text left there.
 fn pad(length: usize, sweep: &mut Sweep) {
     let blocks = length.div_ceil(BLOCK);

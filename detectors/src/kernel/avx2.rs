@@ -6,7 +6,7 @@ use super::columns::{Columns, Masks};
 use super::gates::Gates;
 use super::samples::{self, Samples};
 use super::table::{BASE64, BASE85, FLAGS, HIGH_BITS, NO_DIGIT, SYMBOLS, flag, symbol};
-use super::{BLOCK, Base85Bits, Luts, POSITIONS, Sweep};
+use super::{BLOCK, Base85Bits, Luts, POSITIONS, Sweep, eight_of};
 
 /// Bytes of a vector.
 const WIDTH: usize = 32;
@@ -162,8 +162,7 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
         rows.set(number, masks);
         squeezed_before[number] = length as u32;
         for (eighth, eight) in block.chunks(8).enumerate() {
-            let mut bytes = [0; 8];
-            bytes[..eight.len()].copy_from_slice(eight);
+            let bytes = eight_of(eight);
             let alnum = masks.alnum >> (8 * eighth) & 0xFF;
             let kept = _pdep_u64(alnum, 0x0101_0101_0101_0101) * 0xFF;
             let squeezed = _pext_u64(u64::from_le_bytes(bytes) | 0x2020_2020_2020_2020, kept);

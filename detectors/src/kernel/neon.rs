@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use super::columns::Masks;
 use super::table::{BASE64, BASE85, CLASSES, FLAGS, HIGH_BITS, NO_DIGIT, SYMBOLS, flag, symbol};
-use super::{BLOCK, Base85Bits, Luts, POSITIONS, Sweep, has_row};
+use super::{BLOCK, Base85Bits, Luts, POSITIONS, Sweep, eight_of, has_row};
 
 /// Bytes of a vector.
 const WIDTH: usize = 16;
@@ -164,8 +164,7 @@ pub(super) fn classify(text: &[u8], sweep: &mut Sweep) -> usize {
         rows.set(number, masks);
         squeezed_before[number] = length as u32;
         for (eighth, eight) in block.chunks(8).enumerate() {
-            let mut bytes = [0; 8];
-            bytes[..eight.len()].copy_from_slice(eight);
+            let bytes = eight_of(eight);
             let alnum = (alnum >> (8 * eighth) & 0xFF) as usize;
             // SAFETY: each array has the 8 bytes that are read.
             let (bytes, places) =

@@ -1,7 +1,7 @@
 //! What the kernels do, a byte at a time: the definition, and the way where there are no vectors.
 
 use super::columns::Masks;
-use super::filter::{Filter, GRAM, gram_at};
+use super::filter::{Filter, GRAM};
 use super::table::{BASE64, BASE85, CLASSES, FLAGS, HIGH_BITS, NO_DIGIT, SYMBOLS, flag, symbol};
 use super::{BLOCK, Base85Bits, Luts, POSITIONS, Places, Sweep, has_row};
 
@@ -77,14 +77,30 @@ pub(super) fn places(masks: &[u64], places: &mut [u16]) -> usize {
 /// Those of the first `count` places of `list` at which eight characters begin that `filter` may hold: their number; they stand at
 /// the list's beginning.
 pub(super) fn sift(squeezed: &[u8], list: &mut Places, count: usize, filter: &Filter) -> usize {
-    let last = (squeezed.len() + 1).saturating_sub(GRAM);
     let mut kept = 0;
-    for number in 0..count {
-        let place = list[number];
-        let hit = filter.may_hold(gram_at(squeezed, usize::from(place)));
-        // Always written and mostly written over, which costs less than a branch that nobody can foretell.
-        list[kept] = place;
-        kept += usize::from(hit && usize::from(place) < last);
+    for first in (0..count).step_by(8) {
+        let Some(eight) = list.get(first..).and_then(|rest| rest.first_chunk::<8>()) else {
+            break;
+        };
+        let eight = *eight;
+        // All of them first: what a branch on each would cost is more than looking them up.
+        let mut hits = 0_u32;
+        for (number, place) in eight.iter().enumerate() {
+            let at = usize::from(*place);
+            let gram = squeezed.get(at..at + GRAM).unwrap_or_default();
+            let hit = gram
+                .first_chunk()
+                .is_some_and(|gram| filter.may_hold(u64::from_le_bytes(*gram)));
+            hits |= u32::from(hit) << number;
+        }
+        if count - first < 8 {
+            hits &= (1 << (count - first)) - 1;
+        }
+        while hits != 0 {
+            list[kept] = eight[hits.trailing_zeros() as usize & 7];
+            hits &= hits - 1;
+            kept += 1;
+        }
     }
     kept
 }
