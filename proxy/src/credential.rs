@@ -58,11 +58,9 @@ impl Credential {
 }
 
 impl Credential {
-    /// Takes what was put in out again.
-    pub fn take_from(&self, headers: &mut Headers) {
-        if let Ok(name) = std::str::from_utf8(&self.name) {
-            headers.remove(name);
-        }
+    /// Of the field that it is put in.
+    pub fn name(&self) -> &[u8] {
+        &self.name
     }
 }
 

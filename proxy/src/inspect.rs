@@ -7,6 +7,8 @@ use detectors::{Document, Finding, Format, Location, Scanner, Severity, header_i
 
 use crate::audit::printable;
 use crate::content::Codings;
+use crate::judge::Judge;
+pub use crate::judge::caseless;
 use crate::message::{Headers, RequestHead};
 use crate::policy::{Detectors, Policy};
 use crate::secrets::{SecretError, Secrets};
@@ -22,8 +24,8 @@ pub enum ScannerError {
 /// One scanner for each set of detectors that the policy uses, and one with all that block.
 #[derive(Debug)]
 pub struct Scanners {
-    all: Scanner,
-    sets: HashMap<Detectors, Scanner>,
+    all: Judge,
+    sets: HashMap<Detectors, Judge>,
 }
 
 impl Scanners {
@@ -57,25 +59,27 @@ impl Scanners {
                         Severity::Warn
                     })
                     .build()?;
-                slot.insert(scanner);
+                slot.insert(Judge::new(scanner));
             }
         }
         let all = match sets.get(&all) {
             Some(scanner) => scanner.clone(),
-            None => Scanner::builder()
-                .token_patterns(true)
-                .known_secrets(secrets.known()?)
-                .build()?,
+            None => Judge::new(
+                Scanner::builder()
+                    .token_patterns(true)
+                    .known_secrets(secrets.known()?)
+                    .build()?,
+            ),
         };
         Ok(Self { all, sets })
     }
 
     /// What nothing that is logged or shown may hold is judged by this one, whatever a route switches off.
-    pub fn all(&self) -> &Scanner {
+    pub fn all(&self) -> &Judge {
         &self.all
     }
 
-    pub fn of(&self, detectors: Detectors) -> &Scanner {
+    pub fn of(&self, detectors: Detectors) -> &Judge {
         self.sets.get(&detectors).unwrap_or(&self.all)
     }
 }
@@ -83,19 +87,9 @@ impl Scanners {
 /// Upper-case tokens shorter than this have no shape that a rule could know.
 const SHORTEST_TOKEN: usize = 16;
 
-/// Scans what means the same in either case, host and header names: HTTP/2 and DNS write them in lower case, and a
-/// token of capitals and digits survives that. (Known secrets are found in either case anywhere.)
-pub fn caseless(scanner: &Scanner, location: &Location, raw: &[u8]) -> Vec<Finding> {
-    let mut findings = scanner.scan(location, raw);
-    if findings.is_empty() && raw.iter().any(u8::is_ascii_lowercase) {
-        findings = scanner.scan(location, &raw.to_ascii_uppercase());
-    }
-    findings
-}
-
 /// Findings in a head, structural ones first. `host` is the authority as the agent wrote it; `all` judges the names
 /// that are shown.
-pub fn head(scanner: &Scanner, all: &Scanner, host: &[u8], head: &RequestHead) -> Vec<Finding> {
+pub fn head(scanner: &Judge, all: &Judge, host: &[u8], head: &RequestHead) -> Vec<Finding> {
     let mut findings = structural(all, head);
     // One pass over all of the head finds nothing in nearly every request, and sees what is split over fields;
     // only a hit is looked for field by field.
@@ -113,13 +107,14 @@ pub fn head(scanner: &Scanner, all: &Scanner, host: &[u8], head: &RequestHead) -
         joined.push(b'\n');
     }
     let mut whole = scanner.scan(&Location::HeaderName, &joined);
-    if host.len() >= SHORTEST_TOKEN {
+    if host.len() >= SHORTEST_TOKEN && !scanner.is_clean_in_either_case(host) {
         whole.extend(caseless(scanner, &Location::Host, host));
     }
     for (name, _) in head
         .headers
         .iter()
         .filter(|(name, _)| name.len() >= SHORTEST_TOKEN)
+        .filter(|(name, _)| !scanner.is_clean_in_either_case(name))
     {
         whole.extend(caseless(scanner, &Location::HeaderName, name));
     }
@@ -140,7 +135,7 @@ pub fn head(scanner: &Scanner, all: &Scanner, host: &[u8], head: &RequestHead) -
     findings
 }
 
-pub fn trailers(scanner: &Scanner, all: &Scanner, headers: &Headers) -> Vec<Finding> {
+pub fn trailers(scanner: &Scanner, all: &Judge, headers: &Headers) -> Vec<Finding> {
     let mut findings = fields(scanner, all, headers, Location::Trailer);
     for (name, value) in headers.iter() {
         findings.extend(injection(all, Location::Trailer, name, value));
@@ -160,7 +155,7 @@ pub fn trailers(scanner: &Scanner, all: &Scanner, headers: &Headers) -> Vec<Find
 }
 
 fn injection(
-    all: &Scanner,
+    all: &Judge,
     location: fn(Box<str>) -> Location,
     name: &[u8],
     value: &[u8],
@@ -172,7 +167,7 @@ fn injection(
 
 fn fields(
     scanner: &Scanner,
-    all: &Scanner,
+    all: &Judge,
     headers: &Headers,
     location: fn(Box<str>) -> Location,
 ) -> Vec<Finding> {
@@ -192,24 +187,30 @@ fn fields(
 }
 
 /// A header's name for a report; the name may be the credential itself.
-fn shown_name(scanner: &Scanner, name: &[u8]) -> Box<str> {
+fn shown_name(scanner: &Judge, name: &[u8]) -> Box<str> {
     shown(scanner, &Location::HeaderName, name).into()
 }
 
 /// Text of the agent's for logs and answers: free of every credential, and escaped.
-pub fn shown(scanner: &Scanner, location: &Location, raw: &[u8]) -> String {
-    let findings = match location {
-        Location::Host | Location::HeaderName => caseless(scanner, location, raw),
-        _ => scanner.scan(location, raw),
-    };
-    if findings.is_empty() {
-        printable(raw)
+pub fn shown(judge: &Judge, location: &Location, raw: &[u8]) -> String {
+    let either = matches!(location, Location::Host | Location::HeaderName);
+    let clean = if either {
+        judge.is_clean_in_either_case(raw)
     } else {
-        printable(&redact(raw, &findings))
+        judge.is_clean(raw)
+    };
+    if clean {
+        return printable(raw);
     }
+    let findings = if either {
+        caseless(judge, location, raw)
+    } else {
+        judge.scan(location, raw)
+    };
+    printable(&redact(raw, &findings))
 }
 
-fn structural(all: &Scanner, head: &RequestHead) -> Vec<Finding> {
+fn structural(all: &Judge, head: &RequestHead) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(header_injection(&Location::Path, head.path()));
     if let Some(query) = head.query() {

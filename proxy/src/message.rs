@@ -53,15 +53,15 @@ impl Headers {
     ///
     /// Framing is decided before and written anew, so a `Connection: content-length` cannot touch it.
     pub fn strip_hop_by_hop(&mut self) {
-        let named: Vec<Vec<u8>> = self
-            .all("connection")
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .map(|name| name.trim_ascii().to_ascii_lowercase())
-            .filter(|name| !name.is_empty())
-            .collect();
+        let listed: Vec<Bytes> = self.all("connection").cloned().collect();
+        let is_named = |name: &[u8]| {
+            listed
+                .iter()
+                .flat_map(|value| value.split(|byte| *byte == b','))
+                .any(|own| own.trim_ascii().eq_ignore_ascii_case(name))
+        };
         self.list.retain(|(name, _)| {
-            let name = name.to_ascii_lowercase();
-            !HOP_BY_HOP.contains(&name.as_slice()) && !named.contains(&name)
+            !HOP_BY_HOP.iter().any(|own| own.eq_ignore_ascii_case(name)) && !is_named(name)
         });
     }
 

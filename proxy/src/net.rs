@@ -1,6 +1,7 @@
 //! The byte streams at both ends, as concrete types.
 
-use std::io;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -36,6 +37,14 @@ macro_rules! delegate {
                 match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_write(cx, buf)),+ }
             }
 
+            fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+                match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_write_vectored(cx, bufs)),+ }
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                match self { $(Self::$variant(io) => io.is_write_vectored()),+ }
+            }
+
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 match self.get_mut() { $(Self::$variant(io) => Pin::new(io).poll_flush(cx)),+ }
             }
@@ -49,6 +58,29 @@ macro_rules! delegate {
 
 delegate!(Socket, Tcp, Unix);
 delegate!(Origin, Tls, Plain);
+
+/// Writes both, one behind the other, without copying them together first: over TLS one row of records, and as few
+/// calls as there are buffers full.
+pub async fn write_both<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    mut one: &[u8],
+    mut two: &[u8],
+) -> io::Result<()> {
+    while !one.is_empty() || !two.is_empty() {
+        let slices = [IoSlice::new(one), IoSlice::new(two)];
+        let both = slices
+            .get(usize::from(one.is_empty())..)
+            .unwrap_or_default();
+        let written = poll_fn(|cx| Pin::new(&mut *writer).poll_write_vectored(cx, both)).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let of_one = written.min(one.len());
+        one = one.get(of_one..).unwrap_or_default();
+        two = two.get(written - of_one..).unwrap_or_default();
+    }
+    poll_fn(|cx| Pin::new(&mut *writer).poll_flush(cx)).await
+}
 
 /// A stream of which some bytes were read already.
 #[derive(Debug)]
@@ -86,6 +118,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

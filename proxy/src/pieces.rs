@@ -14,7 +14,9 @@ use crate::verdict::Cause;
 const WINDOW: usize = 8;
 /// A shorter secret's half would be found by chance; the detectors find any fifteen of it.
 const SHORTEST: usize = 16;
-const FILTER: usize = 1 << 16;
+/// So many characters are looked at, at every [`STRIDE`]th place: of any eight in a row some gram begins at one.
+const GRAM: usize = 4;
+const STRIDE: usize = WINDOW - GRAM + 1;
 
 /// Which characters of which secrets.
 pub type Found = BTreeSet<(usize, usize)>;
@@ -23,9 +25,30 @@ pub type Found = BTreeSet<(usize, usize)>;
 pub struct Pieces {
     names: Vec<(String, usize)>,
     windows: HashMap<u64, Vec<(usize, usize)>>,
-    /// Whether any window has this hash; most text is past here after one look.
-    filter: Vec<bool>,
+    /// Which grams stand in a window, by hash; most text is past here after one look.
+    grams: Filter,
+    /// Which windows there are.
+    filter: Filter,
     left: Mutex<Found>,
+}
+
+/// A set of hashes of 16 bits; empty, it holds none and takes nothing.
+#[derive(Default)]
+struct Filter(Vec<u64>);
+
+impl Filter {
+    fn insert(&mut self, hash: u16) {
+        self.0.resize(1 << 10, 0);
+        if let Some(word) = self.0.get_mut(usize::from(hash >> 6)) {
+            *word |= 1 << (hash & 63);
+        }
+    }
+
+    fn may_hold(&self, hash: u16) -> bool {
+        self.0
+            .get(usize::from(hash >> 6))
+            .is_some_and(|word| word >> (hash & 63) & 1 != 0)
+    }
 }
 
 impl std::fmt::Debug for Pieces {
@@ -46,14 +69,14 @@ impl Pieces {
             }
             let secret = pieces.names.len();
             pieces.names.push((name.to_owned(), bytes.len()));
-            pieces.filter.resize(FILTER, false);
             for (at, window) in bytes.windows(WINDOW).enumerate() {
                 if !is_distinct(window) {
                     continue;
                 }
                 let number = number(window);
-                if let Some(slot) = pieces.filter.get_mut(slot(number)) {
-                    *slot = true;
+                pieces.filter.insert(hash(number));
+                for gram in window.windows(GRAM) {
+                    pieces.grams.insert(hash(self::number(gram)));
                 }
                 pieces.windows.entry(number).or_default().push((secret, at));
             }
@@ -71,13 +94,29 @@ impl Pieces {
         if self.windows.is_empty() {
             return;
         }
-        let mut last = 0u64;
-        for (at, byte) in text.iter().enumerate() {
-            last = last << 8 | u64::from(*byte);
-            if at + 1 < WINDOW || !self.filter.get(slot(last)).copied().unwrap_or(true) {
+        for (at, step) in text.chunks(STRIDE).enumerate() {
+            let [one, two, three, four, ..] = *step else {
+                break;
+            };
+            let gram = u64::from(u32::from_be_bytes([one, two, three, four]));
+            if self.grams.may_hold(hash(gram)) {
+                self.look(text, at * STRIDE, found);
+            }
+        }
+    }
+
+    /// The windows that the gram at `at` may stand in.
+    #[cold]
+    fn look(&self, text: &[u8], at: usize, found: &mut Found) {
+        for start in at.saturating_sub(WINDOW - GRAM)..=at {
+            let Some(window) = text.get(start..start + WINDOW) else {
+                break;
+            };
+            let number = number(window);
+            if !self.filter.may_hold(hash(number)) {
                 continue;
             }
-            for (secret, start) in self.windows.get(&last).into_iter().flatten() {
+            for (secret, start) in self.windows.get(&number).into_iter().flatten() {
                 found.extend((*start..start + WINDOW).map(|character| (*secret, character)));
             }
         }
@@ -97,12 +136,22 @@ impl Pieces {
         self.find_beside(rest, others, found);
     }
 
-    pub fn find_in_head(&self, head: &RequestHead, values: &[&[u8]], found: &mut Found) {
+    /// All but the field with this name.
+    pub fn find_in_head(
+        &self,
+        head: &RequestHead,
+        but: Option<&[u8]>,
+        values: &[&[u8]],
+        found: &mut Found,
+    ) {
         if self.windows.is_empty() {
             return;
         }
         self.find_beside(&head.target, values, found);
-        for (name, value) in head.headers.iter() {
+        let fields = head.headers.iter();
+        for (name, value) in
+            fields.filter(|(name, _)| but.is_none_or(|but| !but.eq_ignore_ascii_case(name)))
+        {
             self.find(name, found);
             self.find_beside(value, values, found);
         }
@@ -137,8 +186,8 @@ fn number(window: &[u8]) -> u64 {
         .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn slot(number: u64) -> usize {
-    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize
+fn hash(number: u64) -> u16 {
+    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
 }
 
 /// Neither a word nor a number nor a date: three kinds of characters, or letters and digits well mixed.
@@ -187,6 +236,25 @@ mod tests {
         assert!(!send(&pieces, part(20, 30)));
         assert!(send(&pieces, "nothing of it"));
         assert!(send(&pieces, part(0, 8)));
+    }
+
+    /// At whatever place, by itself or with anything around it.
+    #[test]
+    fn eight_characters_are_found_wherever_they_stand() {
+        let secret = "9f3cA7e1b2D4c6080aE5f7b9d3c1e2a4"; // gitleaks:allow
+        let pieces = pieces(secret);
+        for start in 0..=secret.len() - WINDOW {
+            let piece = secret.get(start..start + WINDOW).unwrap();
+            for before in 0..13 {
+                for after in 0..6 {
+                    let text = format!("{:.<before$}{piece}{:.<after$}", "", "");
+                    let mut found = Found::new();
+                    pieces.find(text.as_bytes(), &mut found);
+                    let expected: Found = (start..start + WINDOW).map(|at| (0, at)).collect();
+                    assert_eq!(found, expected, "{text}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! One request's entry in the audit log, filled in as it is understood. Nothing goes in that was found.
 
-use detectors::{Finding, Location, Scanner};
+use detectors::{Finding, Location};
 
 use crate::audit::{self, Record};
 use crate::host::{Authority, Scheme};
 use crate::inspect;
+use crate::judge::Judge;
 use crate::limits;
 use crate::message::RequestHead;
 use crate::settings::Ruling;
@@ -30,7 +31,7 @@ pub struct Entry {
     /// What an operator let pass, with the identifier under which he was asked.
     approved: Vec<(Finding, String)>,
     /// Judges what is repeated here.
-    all: Scanner,
+    all: Judge,
 }
 
 impl Entry {
@@ -58,7 +59,7 @@ impl Entry {
         self.method = inspect::shown(all, &Location::Method, head.method.as_str().as_bytes());
         // Scanned together with the host: a value that is split over both is not to be read in the log either.
         let joined = [host, head.path()].concat();
-        self.path = if all.scan(&Location::Path, &joined).is_empty() {
+        self.path = if all.is_clean(&joined) {
             inspect::shown(all, &Location::Path, head.path())
         } else {
             let path = inspect::shown(all, &Location::Path, head.path());
@@ -212,7 +213,7 @@ impl Entry {
     }
 }
 
-fn fill(record: &mut Record, all: &Scanner, finding: &Finding) {
+fn fill(record: &mut Record, all: &Judge, finding: &Finding) {
     record.rule = Some(finding.rule.0);
     record.location = Some(finding.location.to_string());
     record.via = finding.via.iter().map(ToString::to_string).collect();

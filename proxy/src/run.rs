@@ -205,4 +205,5 @@ async fn stop(sidecar: &Sidecar) {
     );
     // A log that is broken has said so.
     let _broken = sidecar.audit.write(vec![stopped]).await;
+    sidecar.audit.flush().await;
 }

@@ -152,7 +152,8 @@ async fn serve(sidecar: &Arc<Sidecar>, socket: Socket) {
             () = sidecar.stopping.cancelled() => break,
         };
         let next = match head {
-            Ok(Some(request)) => connection.request(request).await,
+            // In a box, as all that a tunnel has behind it: it may wait for long.
+            Ok(Some(request)) => Box::pin(connection.request(request)).await,
             Ok(None) => break,
             Err(error) => {
                 if let Some(cause) = head_cause(error) {
@@ -281,15 +282,15 @@ impl Outer<'_> {
             return Next::Close;
         };
         let keep_alive = request.keep_alive;
-        let after = agent::one(
+        let one = agent::one(
             self.sidecar,
             pool,
             request,
             target,
             &mut self.reader,
             &mut self.writer,
-        )
-        .await;
+        );
+        let after = Box::pin(one).await;
         match after {
             After::Reusable if keep_alive && self.writer.keep_alive => Next::Continue,
             After::Reusable | After::Broken => Next::Close,

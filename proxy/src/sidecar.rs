@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use detectors::Finding;
@@ -64,6 +65,8 @@ pub struct Sidecar {
     pub agent_tls: tls::Agent,
     /// Whether the agent that last spoke to an origin could do HTTP/2; what is offered to the origin follows it.
     pub agent_h2: Cache<Authority, bool>,
+    /// Of the last agent of all, where an origin is new: one that cannot speak HTTP/2 will not by the next host.
+    pub last_agent_h2: AtomicBool,
     /// In units of [`limits::HELD_UNIT`].
     held: Arc<Semaphore>,
     /// Bodies that may be decoded at once: each may take [`limits::DECODE_BYTES`] twice.
@@ -127,6 +130,7 @@ impl Sidecar {
             secrets,
             audit,
             agent_h2: Cache::new(1024),
+            last_agent_h2: AtomicBool::new(true),
             decoding: Semaphore::new(limits::DECODES),
             held: Arc::new(Semaphore::new(limits::HELD_BYTES / limits::HELD_UNIT)),
             stopping: CancellationToken::new(),

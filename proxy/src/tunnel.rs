@@ -1,6 +1,7 @@
 //! CONNECT: from the agent's question for a host to requests inside TLS. Never a raw tunnel.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use detectors::Location;
@@ -8,6 +9,7 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::h1::agent as h1agent;
 use crate::h1::write;
@@ -62,7 +64,8 @@ async fn admitted(
         .policy
         .admits(Scheme::Https, authority)
         .map_err(|denial| Cause::from(&denial))?;
-    let offer_h2 = sidecar.agent_h2.get(authority).unwrap_or(true);
+    let last = || sidecar.last_agent_h2.load(Ordering::Relaxed);
+    let offer_h2 = sidecar.agent_h2.get(authority).unwrap_or_else(last);
     let pool = Pool::open(
         Arc::clone(&sidecar.dialer),
         sidecar.upstream_tls.clone(),
@@ -78,18 +81,37 @@ async fn admitted(
 /// The inside of a tunnel whose CONNECT was answered with 200.
 pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     sidecar: &Arc<Sidecar>,
-    pool: Pool,
+    mut pool: Pool,
     stream: S,
     ahead: BytesMut,
 ) {
+    // In a box, so that a tunnel that waits has no room for its own beginning.
+    let Some(stream) = Box::pin(intercept(sidecar, &mut pool, stream, ahead)).await else {
+        return;
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
+        Box::pin(h2agent::serve(sidecar, Arc::new(pool), stream)).await;
+    } else {
+        h1agent::serve(sidecar, &pool, stream).await;
+    }
+}
+
+/// From the first byte in a tunnel to TLS with its agent. What is not TLS, or for another host, is refused, recorded,
+/// and `None`.
+async fn intercept<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    sidecar: &Arc<Sidecar>,
+    pool: &mut Pool,
+    stream: S,
+    ahead: BytesMut,
+) -> Option<TlsStream<Prefixed<S>>> {
     let deadline = Instant::now() + limits::HANDSHAKE;
     let mut stream = stream;
     let ahead = match sniff(&mut stream, ahead, deadline).await {
         Ok(Some(ahead)) => ahead,
-        Ok(None) => return,
+        Ok(None) => return None,
         Err((cause, readable)) => {
             let refusal = Refusal::from(cause);
-            let answer = record(sidecar, &pool, &refusal).await;
+            let answer = record(sidecar, pool, &refusal).await;
             if readable {
                 let out = write::own(
                     refusal.status(),
@@ -105,19 +127,19 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
                 .await;
                 drain(&mut stream).await;
             }
-            return;
+            return None;
         }
     };
     let acceptor =
         LazyConfigAcceptor::new(Acceptor::default(), Prefixed::new(ahead.freeze(), stream));
     let start = match timeout_at(deadline, acceptor).await {
         Ok(Ok(start)) => start,
-        Ok(Err(error)) => return refuse(sidecar, &pool, Cause::Tls(error.to_string())).await,
-        Err(_) => return refuse(sidecar, &pool, Cause::AgentTimeout).await,
+        Ok(Err(error)) => return refuse(sidecar, pool, Cause::Tls(error.to_string())).await,
+        Err(_) => return refuse(sidecar, pool, Cause::AgentTimeout).await,
     };
     let hello = start.client_hello();
     if let Err(cause) = same_host(hello.server_name(), &pool.authority) {
-        return refuse(sidecar, &pool, cause).await;
+        return refuse(sidecar, pool, cause).await;
     }
     let offers = |protocol: &[u8]| {
         hello
@@ -129,6 +151,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         offers(tls::HTTP1) || hello.alpn().is_none(),
     );
     sidecar.agent_h2.insert(pool.authority.clone(), offers_h2);
+    sidecar.last_agent_h2.store(offers_h2, Ordering::Relaxed);
+    // The origin was offered what the agent before could do; gRPC has no use for a translation.
+    if offers_h2 && !offers_h1 && !pool.speaks_h2() {
+        let _out_of_time = timeout_at(deadline, pool.try_h2()).await;
+    }
     // As the origin speaks it; an agent that can do nothing else is translated for.
     let h2 = offers_h2 && (pool.speaks_h2() || !offers_h1);
     let config = match &pool.authority.host {
@@ -143,18 +170,13 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         Ok(config) => config,
         Err(error) => {
             tracing::error!(%error, "no leaf certificate");
-            return refuse(sidecar, &pool, Cause::Internal).await;
+            return refuse(sidecar, pool, Cause::Internal).await;
         }
     };
-    let stream = match timeout_at(deadline, start.into_stream(config)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return refuse(sidecar, &pool, Cause::Tls(error.to_string())).await,
-        Err(_) => return refuse(sidecar, &pool, Cause::AgentTimeout).await,
-    };
-    if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
-        h2agent::serve(sidecar, Arc::new(pool), stream).await;
-    } else {
-        h1agent::serve(sidecar, &pool, stream).await;
+    match timeout_at(deadline, start.into_stream(config)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => refuse(sidecar, pool, Cause::Tls(error.to_string())).await,
+        Err(_) => refuse(sidecar, pool, Cause::AgentTimeout).await,
     }
 }
 
@@ -217,8 +239,9 @@ fn same_host(sni: Option<&str>, authority: &Authority) -> Result<(), Cause> {
     }
 }
 
-async fn refuse(sidecar: &Arc<Sidecar>, pool: &Pool, cause: Cause) {
+async fn refuse<T>(sidecar: &Arc<Sidecar>, pool: &Pool, cause: Cause) -> Option<T> {
     record(sidecar, pool, &cause.into()).await;
+    None
 }
 
 async fn record(sidecar: &Arc<Sidecar>, pool: &Pool, refusal: &Refusal) -> Vec<u8> {

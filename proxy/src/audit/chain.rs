@@ -1,7 +1,8 @@
 //! The file of an audit log: each line carries its number and the SHA-256 of the line before it.
 //!
 //! Beside the log stands `NAME.head`, the number and the hash of its last line: without it nobody could tell a log
-//! from one whose last lines were taken away. Neither is signed. Who can write both can write another history; the
+//! from one whose last lines were taken away. It is written a twentieth of a second later at most, and at an orderly stop.
+//! Neither is signed. Who can write both can write another history; the
 //! chain shows accidents, editors, and whoever does not know of it.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -26,8 +27,15 @@ pub(super) fn hash(line: &[u8]) -> Hash {
     Sha256::digest(line).into()
 }
 
-pub(super) fn hex(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+/// In lower case. A record has three of these, so it is no format string.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    text
 }
 
 pub(super) fn head_path(log: &Path) -> PathBuf {
@@ -101,6 +109,8 @@ pub(super) struct Chain {
     /// `None` for what is no file (a pipe, a device), which has no end to take away.
     head: Option<File>,
     last: Head,
+    /// What the head's file says.
+    noted: Head,
     /// Bytes of the log up to the end of its last whole record.
     length: u64,
 }
@@ -116,6 +126,7 @@ impl Chain {
                 log,
                 head: None,
                 last: Head::EMPTY,
+                noted: Head::EMPTY,
                 length: 0,
             });
         }
@@ -145,25 +156,33 @@ impl Chain {
             .truncate(false)
             .mode(0o600)
             .open(head_path(path))?;
+        head.write_all_at(last.text().as_bytes(), 0)?;
         let mut chain = Self {
             length: log.metadata()?.len(),
             log,
             head: Some(head),
             last,
+            noted: last,
         };
         if let Some(words) = damage {
             tracing::error!(reason = words, "the audit log begins anew");
             chain.append(&[Record::of_sidecar("", "gap", &words, "")])?;
+            chain.note()?;
         }
         Ok(chain)
     }
 
-    /// All of the records or none.
-    pub(super) fn append(&mut self, records: &[Record]) -> io::Result<()> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let mut batch = Vec::new();
+    /// It is a file on a disk: a write to it takes no longer than a copy, but for a disk that is overburdened.
+    pub(super) fn is_file(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// All of the records or none. Their head is still to be noted.
+    pub(super) fn append<'r>(
+        &mut self,
+        records: impl IntoIterator<Item = &'r Record>,
+    ) -> io::Result<()> {
+        let mut batch = Vec::with_capacity(1024);
         let mut last = self.last;
         for record in records {
             let start = batch.len();
@@ -179,6 +198,9 @@ impl Chain {
             };
             batch.push(b'\n');
         }
+        if batch.is_empty() {
+            return Ok(());
+        }
         if let Err(error) = self.log.write_all(&batch) {
             if self.head.is_some() {
                 // Half a record at the end would make every later one unreadable.
@@ -188,10 +210,22 @@ impl Chain {
         }
         self.length += batch.len() as u64;
         self.last = last;
-        match &self.head {
-            Some(head) => head.write_all_at(last.text().as_bytes(), 0),
-            None => Ok(()),
+        Ok(())
+    }
+
+    pub(super) fn is_noted(&self) -> bool {
+        self.head.is_none() || self.noted == self.last
+    }
+
+    /// Writes the head's file, where it is behind.
+    pub(super) fn note(&mut self) -> io::Result<()> {
+        if let Some(head) = &self.head
+            && self.noted != self.last
+        {
+            head.write_all_at(self.last.text().as_bytes(), 0)?;
+            self.noted = self.last;
         }
+        Ok(())
     }
 }
 

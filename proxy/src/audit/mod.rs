@@ -1,16 +1,19 @@
 //! The audit log: append-only JSON Lines, one record a verdict, each carrying the hash of the one before it.
 //!
-//! A bounded channel and one writing thread, which writes all that waits at once ([`chain`] is the file, [`verify`]
-//! reads it back). While a record cannot be written the log is *broken* and nothing is let through, for what is not
+//! Whoever has a record writes it, where the log is a file and nobody else writes; else a bounded channel leads to one
+//! writing thread, which writes all that waits at once ([`chain`] is the file, [`verify`] reads it back). While a record cannot be written the log is *broken* and nothing is let through, for what is not
 //! recorded must not happen; the next record that can be written says how many are missing, and mends it.
 
 mod chain;
 pub mod verify;
 
+use std::cell::RefCell;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +22,12 @@ use chain::Chain;
 
 /// Records that wait for the disk; a full queue holds requests back.
 const QUEUE: usize = 1024;
+/// A write that takes longer than this shows a disk that is overburdened: for a while all records go to the thread,
+/// which may wait, where a connection's task must not.
+const SLOW: Duration = Duration::from_millis(20);
+const SLOW_FOR: Duration = Duration::from_secs(1);
+/// A log's head may be behind by what was written in this time: to write it with every record would double the work.
+const NOTED_AFTER: Duration = Duration::from_millis(50);
 /// What the agent wrote and we repeat is cut at this many characters.
 const MAX_TEXT: usize = 512;
 
@@ -95,11 +104,25 @@ pub struct Audit {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    writer: Mutex<Writer>,
+    /// Notes the head of what was written at once.
+    notary: OnceLock<Thread>,
+    /// Messages in the queue, or on their way out of it: they come first.
+    queued: AtomicUsize,
     broken: AtomicBool,
     written: AtomicU64,
     lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Writer {
+    chain: Chain,
+    /// Records that could not be written.
+    gap: u64,
+    /// Until then the disk is given time.
+    slow_until: Option<Instant>,
 }
 
 struct Message {
@@ -115,23 +138,39 @@ pub struct Broken;
 impl Audit {
     /// Opens (0600, appending), takes up the chain where it ended, and starts the writer.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let chain = Chain::open(path)?;
+        let writer = Writer {
+            chain: Chain::open(path)?,
+            gap: 0,
+            slow_until: None,
+        };
         let (queue, records) = mpsc::channel(QUEUE);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            writer: Mutex::new(writer),
+            notary: OnceLock::new(),
+            queued: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        });
         let own = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || write_all(chain, records, &own))?;
+            .spawn(move || write_all(records, &own))?;
+        let own = Arc::downgrade(&shared);
+        let notary = std::thread::Builder::new()
+            .name("audit-head".into())
+            .spawn(move || note_later(&own))?;
+        let _only_once = shared.notary.set(notary.thread().clone());
         Ok(Self { queue, shared })
     }
 
-    /// Queues a record. Also while the log is broken: the attempt shows whether it still is.
+    /// Writes a record, or queues it. Also while the log is broken: the attempt shows whether it still is.
     pub async fn record(&self, record: Record) -> Result<(), Broken> {
-        let message = Message {
-            records: vec![record],
-            done: None,
-        };
-        self.queue.send(message).await.map_err(|_| Broken)
+        let records = vec![record];
+        if self.shared.write_now(&records).is_some() {
+            return Ok(());
+        }
+        self.queue(records, None).await
     }
 
     /// As `record`, where nothing can be waited for: at the start, when the queue is empty.
@@ -140,21 +179,36 @@ impl Audit {
             records: vec![record],
             done: None,
         };
-        self.queue.try_send(message).map_err(|_| Broken)
+        self.shared.queued.fetch_add(1, Ordering::AcqRel);
+        self.queue.try_send(message).map_err(|_| {
+            self.shared.queued.fetch_sub(1, Ordering::AcqRel);
+            Broken
+        })
     }
 
     /// Returns once the records, and all before them, are written.
     pub async fn write(&self, records: Vec<Record>) -> Result<(), Broken> {
-        let (done, wait) = oneshot::channel();
-        let message = Message {
-            records,
-            done: Some(done),
+        let good = match self.shared.write_now(&records) {
+            Some(good) => good,
+            None => {
+                let (done, wait) = oneshot::channel();
+                self.queue(records, Some(done)).await?;
+                wait.await.unwrap_or(false)
+            }
         };
-        self.queue.send(message).await.map_err(|_| Broken)?;
-        match wait.await {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Broken),
-        }
+        if good { Ok(()) } else { Err(Broken) }
+    }
+
+    async fn queue(
+        &self,
+        records: Vec<Record>,
+        done: Option<oneshot::Sender<bool>>,
+    ) -> Result<(), Broken> {
+        let room = self.queue.reserve().await.map_err(|_| Broken)?;
+        // From here on nothing is waited for, so that what is counted is sent.
+        self.shared.queued.fetch_add(1, Ordering::AcqRel);
+        room.send(Message { records, done });
+        Ok(())
     }
 
     pub fn is_broken(&self) -> bool {
@@ -170,55 +224,140 @@ impl Audit {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// Returns once everything recorded before is written. A log that broke has said so already.
+    /// Returns once everything recorded before is written, and its head noted. A log that broke has said so already.
     pub async fn flush(&self) {
         let _broken = self.write(Vec::new()).await;
+        self.shared.note(&mut self.shared.writer());
     }
 }
 
-fn write_all(mut chain: Chain, mut records: mpsc::Receiver<Message>, shared: &Shared) {
-    let mut gap = 0u64;
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.wake_notary();
+    }
+}
+
+impl Shared {
+    /// A thread that is awake is not woken up again.
+    fn wake_notary(&self) {
+        if let Some(notary) = self.notary.get() {
+            notary.unpark();
+        }
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes at once, where that holds nobody up; says whether the log is good. To wake a thread costs more than
+    /// a record.
+    fn write_now(&self, records: &[Record]) -> Option<bool> {
+        let mut writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        if !writer.chain.is_file() || self.queued.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        let begun = Instant::now();
+        if writer.slow_until.is_some_and(|until| begun < until) {
+            return None;
+        }
+        let good = self.append(&mut writer, records);
+        writer.slow_until = (begun.elapsed() > SLOW).then(|| begun + SLOW_FOR);
+        self.wake_notary();
+        Some(good)
+    }
+
+    /// Writes the records in one call, so that all of their lines are in the file or none. Says whether the log is
+    /// good.
+    fn append(&self, writer: &mut Writer, records: &[Record]) -> bool {
+        let gap = (writer.gap > 0 && !records.is_empty()).then(|| {
+            let words = format!(
+                "{} records before this one could not be written",
+                writer.gap
+            );
+            let first = records.first();
+            let (bottle, policy) = first.map_or(("", ""), |own| (&own.bottle, &own.policy));
+            Record::of_sidecar(bottle, "gap", &words, policy)
+        });
+        let written = writer.chain.append(gap.iter().chain(records));
+        let count = records.len() as u64;
+        match &written {
+            Ok(()) => {
+                let count = count + u64::from(gap.is_some());
+                self.written.fetch_add(count, Ordering::Relaxed);
+                // An empty batch proves nothing.
+                if count > 0 {
+                    writer.gap = 0;
+                    if self.broken.swap(false, Ordering::Relaxed) {
+                        tracing::warn!("the audit log can be written again");
+                    }
+                }
+                !self.broken.load(Ordering::Relaxed)
+            }
+            Err(error) => {
+                writer.gap += count;
+                self.lost.fetch_add(count, Ordering::Relaxed);
+                if !self.broken.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "the audit log cannot be written; nothing is let through until it can be");
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn note(&self, writer: &mut Writer) {
+        if let Err(error) = writer.chain.note()
+            && !self.broken.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(%error, "the audit log's head cannot be written; nothing is let through until it can be");
+        }
+    }
+}
+
+/// Woken by whoever wrote; ends with the log.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread of its own, on which nothing else runs"
+)]
+fn note_later(shared: &Weak<Shared>) {
+    loop {
+        std::thread::park();
+        std::thread::sleep(NOTED_AFTER);
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let mut writer = shared.writer();
+        if !writer.chain.is_noted() {
+            shared.note(&mut writer);
+        }
+    }
+}
+
+fn write_all(mut records: mpsc::Receiver<Message>, shared: &Shared) {
     while let Some(first) = records.blocking_recv() {
         let mut batch = Vec::new();
         let mut waiting = Vec::new();
+        let mut messages = 0;
         let mut next = Some(first);
         while let Some(message) = next {
+            messages += 1;
             batch.extend(message.records);
             waiting.extend(message.done);
             next = (batch.len() < QUEUE)
                 .then(|| records.try_recv().ok())
                 .flatten();
         }
-        if gap > 0 && !batch.is_empty() {
-            let words = format!("{gap} records before this one could not be written");
-            let first = batch.first();
-            let (bottle, policy) = first.map_or(("", ""), |own| (&own.bottle, &own.policy));
-            batch.insert(0, Record::of_sidecar(bottle, "gap", &words, policy));
-        }
-        // One write for the batch: all of its lines are in the file, or none.
-        let written = chain.append(&batch);
-        let count = batch.len() as u64;
-        let good = match &written {
-            Ok(()) => {
-                shared.written.fetch_add(count, Ordering::Relaxed);
-                // An empty batch proves nothing.
-                if count > 0 {
-                    gap = 0;
-                    if shared.broken.swap(false, Ordering::Relaxed) {
-                        tracing::warn!("the audit log can be written again");
-                    }
-                }
-                !shared.broken.load(Ordering::Relaxed)
-            }
-            Err(error) => {
-                let lost = count - u64::from(gap > 0);
-                gap += lost;
-                shared.lost.fetch_add(lost, Ordering::Relaxed);
-                if !shared.broken.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, "the audit log cannot be written; nothing is let through until it can be");
-                }
-                false
-            }
+        let good = {
+            let mut writer = shared.writer();
+            let good = shared.append(&mut writer, &batch);
+            shared.note(&mut writer);
+            shared.queued.fetch_sub(messages, Ordering::AcqRel);
+            good
         };
         for done in waiting {
             // Nobody may be waiting any more.
@@ -227,14 +366,27 @@ fn write_all(mut chain: Chain, mut records: mpsc::Receiver<Message>, shared: &Sh
     }
 }
 
+const ID: usize = 10;
+
+thread_local! {
+    /// Randomness for some identifiers, and what of it is left: the system is asked once for all of them.
+    static RANDOM: RefCell<([u8; ID * 32], usize)> = const { RefCell::new(([0; ID * 32], 0)) };
+}
+
 /// An identifier such as `evt_5f0c…`, 80 random bits.
 pub fn event_id() -> String {
-    let mut random = [0u8; 10];
-    if getrandom::fill(&mut random).is_err() {
-        tracing::error!("the system has no randomness; event ids will repeat");
-    }
-    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("evt_{digits}")
+    let random: [u8; ID] = RANDOM.with_borrow_mut(|(random, left)| {
+        if *left < ID {
+            if getrandom::fill(random).is_err() {
+                tracing::error!("the system has no randomness; event ids will repeat");
+            }
+            *left = random.len();
+        }
+        *left -= ID;
+        let rest = random.get(*left..).unwrap_or_default();
+        rest.first_chunk().copied().unwrap_or_default()
+    });
+    format!("evt_{}", chain::hex(&random))
 }
 
 pub fn now() -> String {
@@ -243,6 +395,12 @@ pub fn now() -> String {
 
 /// Makes text of the agent's fit for a log or a terminal: control and direction characters escaped, cut to size.
 pub fn printable(raw: &[u8]) -> String {
+    if raw.len() <= MAX_TEXT
+        && raw.iter().all(|byte| (0x20..0x7f).contains(byte))
+        && let Ok(plain) = std::str::from_utf8(raw)
+    {
+        return plain.to_owned();
+    }
     let mut text = String::new();
     for (at, character) in String::from_utf8_lossy(raw).chars().enumerate() {
         if at == MAX_TEXT {

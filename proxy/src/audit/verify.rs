@@ -212,6 +212,7 @@ mod tests {
         chain
             .append(&[Record::of_sidecar("b", "stop", "", "p")])
             .unwrap();
+        chain.note().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let mut lines: Vec<String> = text.lines().map(|line| format!("{line}\n")).collect();
         change(&mut lines);

@@ -1,6 +1,7 @@
 //! The last look at a request of which every part was judged: how much it is, and what it adds to those before it.
 
 use super::Exchange;
+use crate::credential::Credential;
 use crate::message::RequestHead;
 use crate::pieces::Found;
 use crate::policy::Route;
@@ -17,15 +18,12 @@ impl Exchange<'_> {
         if !route.detectors.known_secrets || self.sidecar.pieces.is_empty() {
             return Ok(());
         }
-        let mut own = head.clone();
-        if let Some(credential) = self.ruling.credentials.get(&route.index) {
-            credential.take_from(&mut own.headers);
-        }
+        let own = self.ruling.credentials.get(&route.index);
         let pieces = &self.sidecar.pieces;
         let mut found = Found::new();
         // What an operator approved is meant to leave too.
         let approved = self.entry.approved_values();
-        pieces.find_in_head(&own, &approved, &mut found);
+        pieces.find_in_head(head, own.map(Credential::name), &approved, &mut found);
         super::aside(body.len(), || {
             pieces.find_beside(body, &approved, &mut found);
         });

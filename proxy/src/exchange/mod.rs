@@ -45,6 +45,14 @@ pub trait RequestBody: Send {
     fn size(&self) -> Size;
     /// Between its pieces any time may pass.
     fn take_your_time(&mut self) {}
+    /// Waits for so many bytes of it, of `all` that are wanted, where they can be kept in one piece.
+    fn gather(
+        &mut self,
+        _bytes: usize,
+        _all: usize,
+    ) -> impl Future<Output = Result<(), BodyError>> + Send {
+        std::future::ready(Ok(()))
+    }
     fn frame(&mut self) -> impl Future<Output = Result<Option<Frame>, BodyError>> + Send;
     /// After the last frame: returns once the agent is known to send nothing more; where that cannot be known here,
     /// never. What it sends instead is kept.
@@ -381,6 +389,20 @@ impl<'a> Exchange<'a> {
             (Some(limit), OnOversize::Block) => Some(limit),
             _ => None,
         };
+        // Room for what is said to come, in steps: a promise alone takes no more than twice what was kept of it.
+        if let Size::Exact(length) = body.size() {
+            let all = usize::try_from(length).unwrap_or(usize::MAX);
+            let all = all.min(limit.saturating_add(1));
+            let mut step = limits::HELD_UNIT.min(all);
+            loop {
+                self.sidecar.make_room(&mut self.room, step).await?;
+                body.gather(step, all).await.map_err(body_failed)?;
+                if step == all {
+                    break;
+                }
+                step = step.saturating_mul(2).min(all);
+            }
+        }
         let mut whole: Option<Bytes> = None;
         let mut held = BytesMut::new();
         let mut trailers = None;

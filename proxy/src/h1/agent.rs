@@ -32,10 +32,11 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     let (read, write) = tokio::io::split(stream);
     let mut reader = Reader::new(read, BytesMut::new());
     let mut writer = Writer::new(write);
+    let mut stopping = std::pin::pin!(sidecar.stopping.cancelled());
     loop {
         let head = tokio::select! {
             head = reader.head(limits::IDLE, parse::request) => head,
-            () = sidecar.stopping.cancelled() => break,
+            () = &mut stopping => break,
         };
         let request = match head {
             Ok(Some(request)) => request,
@@ -57,7 +58,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
                 break;
             }
         };
-        let after = one(sidecar, pool, request, target, &mut reader, &mut writer).await;
+        // In a box: between two requests a tunnel has no room for one.
+        let one = one(sidecar, pool, request, target, &mut reader, &mut writer);
+        let after = Box::pin(one).await;
         match after {
             After::Reusable if keep_alive && writer.keep_alive => {}
             After::Reusable => break,
@@ -172,6 +175,10 @@ async fn refuse<S: AsyncWrite + Send + Unpin>(
 impl<R: AsyncRead + Send + Unpin> RequestBody for Body<'_, R> {
     fn size(&self) -> Size {
         Body::size(self)
+    }
+
+    async fn gather(&mut self, bytes: usize, all: usize) -> Result<(), BodyError> {
+        Body::gather(self, bytes, all).await
     }
 
     async fn frame(&mut self) -> Result<Option<Frame>, BodyError> {

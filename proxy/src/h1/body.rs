@@ -1,16 +1,21 @@
 //! The read side of a connection, and bodies off it.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::{Instant, timeout};
 
 use super::parse::{self, Framing, Malformed};
 use crate::limits;
 use crate::message::{BodyError, Frame, Size};
 use crate::pace::Pace;
+use crate::patience::{Exhausted, Patience};
 
 /// Why no head came.
 #[derive(Debug, thiserror::Error)]
@@ -23,16 +28,29 @@ pub enum HeadError {
     Io(#[from] io::Error),
 }
 
+/// The longest TLS record holds so much (RFC 8446 §5.1).
+const RECORD: usize = 16 * 1024;
+
+thread_local! {
+    /// Where heads and small bodies are read into, and copied out of at their size.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Bytes read and not yet used. The buffer is given back while nothing flows, so an idle tunnel holds none.
 #[derive(Debug)]
 pub struct Reader<R> {
     io: R,
     buf: BytesMut,
+    patience: Patience,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     pub fn new(io: R, buf: BytesMut) -> Self {
-        Self { io, buf }
+        Self {
+            io,
+            buf,
+            patience: Patience::default(),
+        }
     }
 
     /// Waits up to `idle` for a first byte, then up to [`limits::HEAD`] for the rest of a head.
@@ -45,34 +63,36 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     ) -> Result<Option<T>, HeadError> {
         if self.buf.is_empty() {
             self.buf = BytesMut::new();
-            let mut first = [0u8; 1024];
-            let read = timeout(idle, self.io.read(&mut first))
+            let read = self
+                .patience
+                .wait(idle, read_some(&mut self.io, &mut self.buf))
                 .await
-                .map_err(|_| HeadError::Timeout)??;
+                .map_err(|Exhausted| HeadError::Timeout)??;
             if read == 0 {
                 return Ok(None);
             }
-            self.buf
-                .extend_from_slice(first.get(..read).unwrap_or_default());
+        }
+        // Nearly always it came whole.
+        if let Some(head) = parse(&mut self.buf)? {
+            return Ok(Some(head));
         }
         timeout(limits::HEAD, async {
-            let mut fresh = 0;
+            let mut fresh = self.buf.len();
             loop {
+                if read_some(&mut self.io, &mut self.buf).await? == 0 {
+                    return Err(HeadError::Io(io::ErrorKind::UnexpectedEof.into()));
+                }
                 // Only a line's end can complete a head, or show that there will be none.
                 let ended = self
                     .buf
                     .get(fresh..)
                     .is_some_and(|new| new.contains(&b'\n'));
-                if (ended || fresh == 0 || self.buf.len() >= limits::HEAD_BYTES)
+                if (ended || self.buf.len() >= limits::HEAD_BYTES)
                     && let Some(head) = parse(&mut self.buf)?
                 {
                     return Ok(Some(head));
                 }
                 fresh = self.buf.len();
-                self.buf.reserve(4096);
-                if self.io.read_buf(&mut self.buf).await? == 0 {
-                    return Err(HeadError::Io(io::ErrorKind::UnexpectedEof.into()));
-                }
             }
         })
         .await
@@ -130,11 +150,32 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn fill(&mut self, idle: Duration) -> Result<usize, BodyError> {
-        self.buf.reserve(limits::READ_BYTES);
-        Ok(timeout(idle, self.io.read_buf(&mut self.buf))
-            .await
-            .map_err(|_| BodyError::Timeout)??)
+        // Into room that was made for a body, or else into what is copied out of at its size.
+        let room = self.buf.capacity() - self.buf.len() >= RECORD;
+        let read = async {
+            if room {
+                self.io.read_buf(&mut self.buf).await
+            } else {
+                read_some(&mut self.io, &mut self.buf).await
+            }
+        };
+        let read = self.patience.wait(idle, read).await;
+        Ok(read.map_err(|Exhausted| BodyError::Timeout)??)
     }
+}
+
+/// Adds what is there, up to a TLS record. Nothing is held for it while it is waited for.
+async fn read_some<R: AsyncRead + Unpin>(io: &mut R, buf: &mut BytesMut) -> io::Result<usize> {
+    poll_fn(|cx| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.resize(RECORD, 0);
+            let mut read = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut *io).poll_read(cx, &mut read))?;
+            buf.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+    })
+    .await
 }
 
 fn size(framing: Framing) -> Size {
@@ -185,6 +226,26 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
 
     pub fn size(&self) -> Size {
         self.size
+    }
+
+    /// Reads on until so many bytes of the body are here, so that its next frame is not shorter; room is made for `all`
+    /// at once. Where it comes in chunks, does nothing.
+    pub async fn gather(&mut self, bytes: usize, all: usize) -> Result<(), BodyError> {
+        let State::Length(left) = self.state else {
+            return Ok(());
+        };
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        if all > RECORD {
+            // What is not written to yet takes no memory.
+            let more = left.min(all).saturating_sub(self.reader.buf.len());
+            self.reader.buf.reserve(more);
+        }
+        while self.reader.buf.len() < left.min(bytes) {
+            if self.more().await? == 0 {
+                return Err(BodyError::Truncated);
+            }
+        }
+        Ok(())
     }
 
     /// Returns once the peer has closed its sending side. Before the body's end, and where more comes than a head of a

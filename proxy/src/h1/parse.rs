@@ -194,7 +194,7 @@ fn take_head(buf: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
     let window = buf
         .get(..buf.len().min(limits::HEAD_BYTES + 4))
         .unwrap_or_default();
-    let Some(end) = window.windows(4).position(|four| four == b"\r\n\r\n") else {
+    let Some(end) = memchr::memmem::find(window, b"\r\n\r\n") else {
         if buf.len() >= limits::HEAD_BYTES {
             return Err(Malformed::TooLarge);
         }
@@ -209,28 +209,30 @@ fn take_head(buf: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
 
 /// Lines end with CRLF and nothing else; no NUL; no folded line.
 fn check_lines(head: &[u8]) -> Result<(), Malformed> {
-    let mut previous = 0u8;
+    if matches!(head.first(), Some(b' ' | b'\t')) {
+        return Err(Malformed::Syntax("a folded or indented line"));
+    }
     let mut lines = 0;
-    for (at, byte) in head.iter().copied().enumerate() {
-        match byte {
-            b'\n' if previous != b'\r' => return Err(Malformed::Syntax("a bare line feed")),
-            b'\n' => {
+    for at in memchr::memchr3_iter(b'\r', b'\n', 0, head) {
+        let before = at.checked_sub(1).and_then(|before| head.get(before));
+        match (head.get(at), head.get(at + 1)) {
+            (Some(0), _) => return Err(Malformed::Syntax("a NUL byte")),
+            (Some(b'\n'), next) => {
+                if before != Some(&b'\r') {
+                    return Err(Malformed::Syntax("a bare line feed"));
+                }
                 lines += 1;
                 // The start line, the fields, the empty line.
                 if lines > limits::HEADERS + 2 {
                     return Err(Malformed::TooMany);
                 }
+                if matches!(next, Some(b' ' | b'\t')) {
+                    return Err(Malformed::Syntax("a folded or indented line"));
+                }
             }
-            0 => return Err(Malformed::Syntax("a NUL byte")),
-            _ if previous == b'\r' && byte != b'\n' => {
-                return Err(Malformed::Syntax("a bare carriage return"));
-            }
-            b' ' | b'\t' if previous == b'\n' || at == 0 => {
-                return Err(Malformed::Syntax("a folded or indented line"));
-            }
-            _ => {}
+            (_, None | Some(b'\n' | 0)) => {}
+            _ => return Err(Malformed::Syntax("a bare carriage return")),
         }
-        previous = byte;
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ pub fn size(body: &[u8], trailers: Option<&Headers>) -> Size {
     }
 }
 
-/// A request of which everything was judged.
+/// A request of which everything was judged, as one text.
 pub fn whole(
     out: &mut BytesMut,
     head: &RequestHead,

@@ -96,6 +96,14 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 /// The first connection of all; the next address is tried when the one before has failed or has not answered for a
 /// while (RFC 8305 §5). Addresses beyond [`limits::ATTEMPTS`] are not tried.
 async fn race(addresses: &[SocketAddr]) -> Result<TcpStream, Cause> {
+    let too_slow = || Cause::Connect("it did not answer in time".into());
+    // Against nobody; a task of its own would be one too many.
+    if let [only] = addresses {
+        return match timeout(limits::DIAL, connect(*only)).await {
+            Ok(outcome) => outcome.map_err(|error| Cause::Connect(error.to_string())),
+            Err(_) => Err(too_slow()),
+        };
+    }
     let mut left = addresses.iter().copied().take(limits::ATTEMPTS).peekable();
     let mut attempts = JoinSet::new();
     let mut last = Cause::Connect("no address".into());
@@ -127,7 +135,7 @@ async fn race(addresses: &[SocketAddr]) -> Result<TcpStream, Cause> {
     };
     match timeout(limits::DIAL, race).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Cause::Connect("it did not answer in time".into())),
+        Err(_) => Err(too_slow()),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::h1::write;
 use crate::h2side;
 use crate::limits;
 use crate::message::{Headers, RequestHead, Size};
-use crate::net::Origin;
+use crate::net::{Origin, write_both};
 use crate::verdict::Cause;
 
 /// A connection for one exchange.
@@ -82,11 +82,15 @@ impl Lane {
         let size = write::size(body, trailers);
         match self {
             Self::H1(connection) => {
-                let mut out = BytesMut::with_capacity(1024 + body.len());
-                let host = pool.authority.to_header(pool.scheme);
-                write::whole(&mut out, head, &host, body, trailers);
+                let mut out = BytesMut::with_capacity(1024);
                 // Head and body in one write: one record, one system call, one wake-up of the origin.
-                let sent = write_all(&mut connection.writer, &out).await;
+                let sent = if trailers.is_none() {
+                    write::request(&mut out, head, pool.host_header(), size);
+                    timed(write_both(&mut connection.writer, &out, body)).await
+                } else {
+                    write::whole(&mut out, head, pool.host_header(), body, trailers);
+                    write_all(&mut connection.writer, &out).await
+                };
                 if let Err(error) = &sent {
                     // The origin may have answered without wanting the rest; the response decides.
                     tracing::debug!(%error, "a request was not taken");
@@ -136,7 +140,7 @@ impl Lane {
         match self {
             Self::H1(connection) => {
                 let mut out = BytesMut::new();
-                write::request(&mut out, head, &pool.authority.to_header(pool.scheme), size);
+                write::request(&mut out, head, pool.host_header(), size);
                 write_all(&mut connection.writer, &out)
                     .await
                     .map_err(|error| SendFailure::Dead(error.to_string()))?;
@@ -184,7 +188,7 @@ fn h2_request(
     };
     let uri = http::Uri::builder()
         .scheme(pool.scheme.as_str())
-        .authority(pool.authority.to_header(pool.scheme))
+        .authority(pool.host_header())
         .path_and_query(head.target.as_ref())
         .build()
         .map_err(|_| failed())?;
@@ -273,10 +277,15 @@ impl Sink<'_> {
 }
 
 async fn write_all(writer: &mut WriteHalf<Origin>, bytes: &[u8]) -> io::Result<()> {
-    timeout(limits::WRITE, async {
+    timed(async {
         writer.write_all(bytes).await?;
         writer.flush().await
     })
     .await
-    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+async fn timed(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    timeout(limits::WRITE, write)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }

@@ -39,6 +39,8 @@ pub struct Pool {
     tls: tls::Upstream,
     pub scheme: Scheme,
     pub authority: Authority,
+    /// The authority as `Host` has it.
+    host_header: Box<str>,
     allow_private: bool,
     idle: Mutex<Vec<H1>>,
     /// `None` where nothing was sent on it yet.
@@ -76,6 +78,7 @@ impl Pool {
             dialer,
             tls,
             scheme,
+            host_header: authority.to_header(scheme).into(),
             authority,
             allow_private,
             idle: Mutex::default(),
@@ -97,6 +100,21 @@ impl Pool {
             pool.park(H1::new(stream));
         }
         Ok(pool)
+    }
+
+    /// Before anything was sent: another connection, in HTTP/2, in place of the first, where the origin can do that.
+    pub async fn try_h2(&mut self) {
+        if let Ok((stream, true)) = self.dial(true).await
+            && let Ok(sender) = self.handshake(stream).await
+        {
+            self.idle = Mutex::default();
+            self.h2 = AsyncMutex::new(vec![(None, sender)]);
+            self.speaks_h2 = true;
+        }
+    }
+
+    pub fn host_header(&self) -> &str {
+        &self.host_header
     }
 
     pub fn speaks_h2(&self) -> bool {

@@ -17,6 +17,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// RSA keys below this were factored or soon will be; ring verifies none of them either.
 const MIN_RSA_BITS: usize = 2048;
@@ -190,12 +191,13 @@ impl ServerCertVerifier for Verifier {
             ocsp_response,
             now,
         );
-        let chain = Chain::read(end_entity, intermediates);
         match verified {
             // Of the others webpki has verified with the keys that it takes; what is sent beside the path is of no account.
-            Ok(_) if chain.leaf.as_ref().is_some_and(is_weak) => Err(Distrust::WeakKey.into()),
+            Ok(_) if has_weak_key(end_entity) => Err(Distrust::WeakKey.into()),
             Ok(verified) => Ok(verified),
+            // Only a chain that is not believed is read again, for the reason.
             Err(Error::InvalidCertificate(why)) => {
+                let chain = Chain::read(end_entity, intermediates);
                 Err(chain.explain(&why, server_name, now).into())
             }
             Err(other) => Err(other),
@@ -392,10 +394,20 @@ impl<'a> Chain<'a> {
 }
 
 fn is_weak(certificate: &X509Certificate<'_>) -> bool {
-    matches!(
-        certificate.public_key().parsed(),
-        Ok(PublicKey::RSA(key)) if key.key_size() < MIN_RSA_BITS
-    )
+    is_short(certificate.public_key())
+}
+
+/// Of a certificate that webpki could read: its key, without the rest of it.
+fn has_weak_key(leaf: &CertificateDer<'_>) -> bool {
+    let Ok(leaf) = webpki::EndEntityCert::try_from(leaf) else {
+        return false;
+    };
+    let key = leaf.subject_public_key_info();
+    SubjectPublicKeyInfo::from_der(&key).is_ok_and(|(_, key)| is_short(&key))
+}
+
+fn is_short(key: &SubjectPublicKeyInfo<'_>) -> bool {
+    matches!(key.parsed(), Ok(PublicKey::RSA(key)) if key.key_size() < MIN_RSA_BITS)
 }
 
 /// Whether a pattern would match if its asterisk stood for anything at all, which is what its maker may have thought.

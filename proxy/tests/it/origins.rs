@@ -289,10 +289,16 @@ async fn differ(name: &str) {
             // ASGI does not tell an empty query from none.
             let empty = request.target.iter().position(|byte| *byte == b'?')
                 == request.target.len().checked_sub(1);
-            let line = if name == "hypercorn" && empty {
-                line.replace("? ", " ")
-            } else {
-                line
+            let line = match name {
+                "hypercorn" if empty => line.replace("? ", " "),
+                _ => line,
+            };
+            // It tells of every method in capitals.
+            let line = match (name, line.split_once(' ')) {
+                ("hypercorn", Some((method, rest))) => {
+                    format!("{} {rest}", method.to_ascii_uppercase())
+                }
+                _ => line,
             };
             let why = case.why;
             due.push((
@@ -327,6 +333,8 @@ async fn differ(name: &str) {
         .filter(|line| {
             !(line.is_empty()
                 || line == "-"
+                // lighttpd, of a request whose method it does not know and refused.
+                || line == "HTTP/1.1"
                 || line.starts_with("<BADREQ>")
                 || line.contains("SSL handshake"))
         })

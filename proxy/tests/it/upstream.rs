@@ -394,3 +394,21 @@ async fn responses_without_a_body_end_for_an_http1_agent() {
         }
     }
 }
+
+/// What an origin is offered follows the agent before; one that speaks HTTP/2 and nothing else is not translated for.
+#[tokio::test]
+async fn an_agent_of_http2_alone_gets_it_after_one_that_had_none() {
+    let world = World::plain().await;
+    let ask = world.fill(b"GET /echo HTTP/1.1\r\nHost: HOST\r\n\r\n");
+    for _ in 0..2 {
+        let mut h1 = world.h1().await;
+        h1.send(&ask).await;
+        assert_eq!(h1.answer().await.unwrap().status, 200);
+    }
+    let mut h1 = world.h1().await;
+    h1.send(&ask).await;
+    let version = h1.answer().await.unwrap().json()["version"].clone();
+    assert_eq!(version, "HTTP/1.1", "the agent has no HTTP/2");
+    let version = world.h2().await.get("/echo").await.json()["version"].clone();
+    assert_eq!(version, "HTTP/2.0", "gRPC over HTTP/1.1 would be none");
+}

@@ -1,0 +1,255 @@
+//! What is measured, and how each of them is started.
+
+use std::ffi::{OsStr, OsString};
+use std::io::BufRead as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use fixtures::pki::Pki;
+use tokio::runtime::Runtime;
+
+use super::client::Way;
+use super::floor::client_config;
+use super::origin::runtime;
+use super::process::{Core, Process, pin};
+use super::work::{Figures, Work};
+
+pub const SIDECAR: &str = "__sidecar";
+pub const FLOOR: &str = "__floor";
+pub const ORIGIN: &str = "__origin";
+
+/// Names for new tunnels; every proxy knows where they lead.
+pub const HOSTS: usize = 400;
+/// Of all of them.
+const ANY_HOST: &str = "*.bench.test";
+
+/// Known to whoever scans; synthetic.
+const SECRETS: [&str; 4] = [
+    "correct-horse-battery-staple-2026", // gitleaks:allow
+    "hunter2-Sup3rS3cretValue",          // gitleaks:allow
+    "S3cr3t/Value+With=Symbols&more",    // gitleaks:allow
+    "db_pass_9f8e7d6c5b4a",              // gitleaks:allow
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    Floor,
+    Sidecar,
+    Mitmproxy,
+}
+
+impl System {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Sidecar => "sidecar",
+            Self::Mitmproxy => "mitmproxy + plain scan",
+        }
+    }
+
+    fn scans(self) -> bool {
+        self != Self::Floor
+    }
+}
+
+/// The origin, the certificates, and the load's own runtime.
+pub struct Lab {
+    dir: tempfile::TempDir,
+    origin: Child,
+    port: u16,
+    sidecar: Option<PathBuf>,
+    runtime: Runtime,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ended = self.origin.kill();
+        let _reaped = self.origin.wait();
+    }
+}
+
+impl Lab {
+    pub fn new(sidecar: Option<PathBuf>) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let pki = Pki::new();
+        pki.write_ca(dir.path());
+        pki.write_server(dir.path(), &[ANY_HOST]);
+        let mut origin = Command::new(std::env::current_exe().expect("this program"))
+            .arg(ORIGIN)
+            .args([dir.path().join("server.pem"), dir.path().join("server.key")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the origin");
+        let mut line = String::new();
+        let out = origin.stdout.take().expect("its output");
+        std::io::BufReader::new(out)
+            .read_line(&mut line)
+            .expect("its port");
+        let port = line.trim().parse().expect("its port");
+        // Its threads are made after it is pinned.
+        pin(Core::Load);
+        Self {
+            dir,
+            origin,
+            port,
+            sidecar,
+            runtime: runtime(),
+        }
+    }
+
+    pub fn systems(&self, peer: bool) -> Vec<System> {
+        let found = peer
+            && Command::new("mitmdump")
+                .arg("--version")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success());
+        let mut systems = vec![System::Floor, System::Sidecar];
+        if found {
+            systems.push(System::Mitmproxy);
+        }
+        systems
+    }
+
+    /// Starts the system anew, lets it warm up, and does the work once.
+    pub fn run(&mut self, system: System, work: &Work) -> Figures {
+        let (process, proxy, authority) = match system {
+            System::Floor => self.floor(),
+            System::Sidecar => self.start_sidecar(),
+            System::Mitmproxy => self.mitmproxy(),
+        };
+        let way = Way {
+            proxy,
+            port: self.port,
+            config: client_config(&authority),
+        };
+        self.runtime.block_on(async {
+            warm_up(&way, system).await;
+            work.run(&way, &process).await
+        })
+    }
+
+    fn file(&self, name: &str) -> OsString {
+        self.dir.path().join(name).into()
+    }
+
+    fn floor(&self) -> (Process, SocketAddr, PathBuf) {
+        let command = [
+            std::env::current_exe().expect("this program").into(),
+            FLOOR.into(),
+            self.file("server.pem"),
+            self.file("server.key"),
+            self.file("ca.pem"),
+            self.port.to_string().into(),
+        ];
+        let process = Process::start::<OsString>(&command, &[], true);
+        let port: u16 = process.ready.trim().parse().expect("its port");
+        (
+            process,
+            ([127, 0, 0, 1], port).into(),
+            self.dir.path().join("ca.pem"),
+        )
+    }
+
+    /// With everything on: all rules, four known secrets, all decoders, policy, audit.
+    fn start_sidecar(&self) -> (Process, SocketAddr, PathBuf) {
+        let dir = self.dir.path().display();
+        let hosts: Vec<String> = (0..HOSTS)
+            .map(|at| format!("{}: 127.0.0.1", host(at)))
+            .collect();
+        let config = format!(
+            "bottle: bench\nlisten: ['127.0.0.1:0']\nproxy_auth: none\nca: {{certificate: {dir}/sidecar-ca.pem}}\n\
+             upstream: {{ca_files: [{dir}/ca.pem], hosts: {{{}}}}}\naudit: {dir}/audit.jsonl\n\
+             egress: {{routes: [{{host: '{ANY_HOST}:{}', allow_private: true, dlp: {{outbound_on_match: block}}}}]}}\n",
+            hosts.join(", "),
+            self.port,
+        );
+        let path = self.dir.path().join("sidecar.yaml");
+        std::fs::write(&path, config).expect("a configuration");
+        let mut command: Vec<OsString> = match &self.sidecar {
+            Some(path) => vec![path.into()],
+            None => vec![
+                std::env::current_exe().expect("this program").into(),
+                SIDECAR.into(),
+            ],
+        };
+        command.extend(["run".into(), "--config".into(), path.into()]);
+        let names: Vec<String> = (0..SECRETS.len())
+            .map(|at| format!("EGRESS_TOKEN_{at}"))
+            .collect();
+        let environment: Vec<(&str, &str)> =
+            names.iter().map(String::as_str).zip(SECRETS).collect();
+        let process = Process::start(&command, &environment, true);
+        let (_, rest) = process
+            .ready
+            .split_once("\"listen\":[\"")
+            .expect("the listeners");
+        let address = rest.split('"').next().and_then(|text| text.parse().ok());
+        let address = address.expect("an address");
+        (process, address, self.dir.path().join("sidecar-ca.pem"))
+    }
+
+    /// Fifteen rules and the secrets in eleven writings each, over the whole body, as people write it.
+    fn mitmproxy(&self) -> (Process, SocketAddr, PathBuf) {
+        let home = self.dir.path().join("mitmproxy");
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
+        let addon = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/proxy/mitmproxy.py");
+        let home_set = format!("confdir={}", home.display());
+        let trust = format!(
+            "ssl_verify_upstream_trusted_ca={}",
+            self.dir.path().join("ca.pem").display()
+        );
+        let port_text = port.to_string();
+        let command: [&OsStr; 14] = [
+            "mitmdump".as_ref(),
+            "-q".as_ref(),
+            "--listen-host".as_ref(),
+            "127.0.0.1".as_ref(),
+            "-p".as_ref(),
+            port_text.as_ref(),
+            "--set".as_ref(),
+            home_set.as_ref(),
+            "--set".as_ref(),
+            trust.as_ref(),
+            "--set".as_ref(),
+            "flow_detail=0".as_ref(),
+            "-s".as_ref(),
+            addon.as_ref(),
+        ];
+        let secrets = SECRETS.join("\n");
+        let process = Process::start(&command, &[("BENCH_SECRETS", &secrets)], false);
+        process.wait_for(port);
+        (
+            process,
+            ([127, 0, 0, 1], port).into(),
+            home.join("mitmproxy-ca-cert.pem"),
+        )
+    }
+}
+
+pub fn host(number: usize) -> String {
+    format!("h{number}.bench.test")
+}
+
+/// Some requests, and one with a secret that a scanner must refuse.
+async fn warm_up(way: &Way, system: System) {
+    let body = super::work::text(1024);
+    let mut tunnel = way.tunnel(&host(0)).await;
+    for _ in 0..20 {
+        assert_eq!(tunnel.post(&body, body.len()).await, 200);
+    }
+    if system.scans() {
+        for secret in SECRETS {
+            let mut hostile = body.clone();
+            hostile.splice(900..900, secret.bytes());
+            let status = tunnel.post(&hostile, hostile.len()).await;
+            assert_eq!(status, 403, "{} let a secret through", system.name());
+        }
+    }
+}
