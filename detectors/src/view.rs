@@ -68,6 +68,8 @@ pub(crate) struct Work {
     level: Level,
     viewed: usize,
     inflated: usize,
+    /// The same, of what can be carried if it costs more: it must not use up what others have.
+    inflated_first: usize,
     /// Members that may still be inflated.
     members: usize,
     /// Attempts to inflate what has no magic number that may still be made.
@@ -94,6 +96,7 @@ impl Work {
             level,
             viewed: MAX_VIEWED * window + FREE,
             inflated: MAX_INFLATED * window + FREE,
+            inflated_first: MAX_INFLATED * window + FREE,
             members: MAX_MEMBERS,
             attempts: MAX_ATTEMPTS,
             joined: MAX_JOINED * window + FREE,
@@ -111,6 +114,7 @@ impl Work {
         let mut work = Self::new(level, piece, true);
         work.viewed = work.viewed.min(left.saturating_sub(piece));
         work.inflated = work.inflated.min(left);
+        work.inflated_first = work.inflated_first.min(left);
         work
     }
 }

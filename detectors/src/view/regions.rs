@@ -319,11 +319,12 @@ impl<'a, 'm> Reader<'a, 'm> {
                 return;
             };
             *left = fewer;
-            match inflate::inflate(
-                &self.text[start.at..],
-                start.format,
-                &mut self.work.inflated,
-            ) {
+            let budget = if self.work.chain == Chain::Bytes {
+                &mut self.work.inflated_first
+            } else {
+                &mut self.work.inflated
+            };
+            match inflate::inflate(&self.text[start.at..], start.format, budget) {
                 inflate::Outcome::Nothing => {}
                 inflate::Outcome::Whole(text, length) => {
                     self.decoded(&View::whole(text, 0..length, Via::Compressed), start.at);

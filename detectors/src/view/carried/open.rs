@@ -13,7 +13,7 @@ use crate::finding::Via;
 use crate::window::{Engines, LOOK_BACK, Match, Window, merge};
 
 /// Bytes of output that are scanned at once, and what of the last piece stands before them.
-const PIECE: usize = 128 * 1024;
+const PIECE: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
