@@ -377,7 +377,11 @@ pub(super) fn inflate(text: &[u8], format: Format, budget: &mut usize) -> Outcom
             Outcome::Whole(output, read)
         }
         // It goes on behind the text, or breaks off there.
-        Step::More if format.is_guessed() && output.len() < SURE => Outcome::Nothing,
+        Step::More
+            if format.is_guessed() && (output.len() < SURE || is_verbatim(text, &output)) =>
+        {
+            Outcome::Nothing
+        }
         Step::More => Outcome::Open(output, read),
         // Without a magic number it was hardly compressed data at all.
         Step::Failed if format.is_guessed() => Outcome::Nothing,
@@ -386,6 +390,15 @@ pub(super) fn inflate(text: &[u8], format: Format, budget: &mut usize) -> Outcom
         Step::Failed if format == Format::Zstd && is_too_wide(text) => Outcome::TooWide,
         Step::Failed => Outcome::Nothing,
     }
+}
+
+/// Whether what comes out is what stands there. So it seems of any bytes after a few that make a head of brotli, and is read
+/// as it stands.
+fn is_verbatim(text: &[u8], output: &[u8]) -> bool {
+    let head = text.get(..2 * SURE).unwrap_or(text);
+    output
+        .get(..SURE)
+        .is_some_and(|some| memchr::memmem::find(head, some).is_some())
 }
 
 /// Bytes of a frame by which it is told whether it is one.
