@@ -188,6 +188,38 @@ fn a_token_across_a_seam_is_found() {
     println!("seams: {count} places");
 }
 
+/// Nothing comes out of zstd before a block of up to 128 KiB is complete: until then all of it is held, and the one before.
+#[test]
+fn a_block_of_zstd_is_held() {
+    let scanner = scanner();
+    let mut random = Random(13);
+    let text = made::noise(&mut random, 900_000);
+    for _ in 0..12 {
+        let at = 200_000 + random.below(600_000);
+        let mut held = text.clone();
+        held[at - 1..=at + TOKEN.len()].copy_from_slice(format!(" {TOKEN} ").as_bytes());
+        let input = zstd::encode_all(&held[..], 3).unwrap();
+        let found = scan(&scanner, &input, &mut random);
+        assert!(
+            found.iter().any(|found| found.rule.0.starts_with("github")),
+            "{at}: {found:?}"
+        );
+        let mut stream = scanner.stream(Location::Body);
+        let mut released = 0;
+        for chunk in input.chunks(7_000) {
+            if !stream.push(chunk).is_empty() {
+                break;
+            }
+            released = stream.released() as usize;
+        }
+        let block = made::zstd_block(&input, at);
+        assert!(
+            released <= block,
+            "{at}: {released} left, its block begins at {block}"
+        );
+    }
+}
+
 #[test]
 fn what_is_packed_in_what_is_packed_is_read() {
     let scanner = scanner();

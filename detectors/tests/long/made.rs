@@ -311,6 +311,18 @@ pub fn tar(random: &mut Random, size: usize) -> Vec<u8> {
     tar
 }
 
+/// Where the block of a zstd frame begins that the byte at `at` comes out of: each holds 128 KiB.
+pub fn zstd_block(frame: &[u8], at: usize) -> usize {
+    // The magic number, the descriptor, and that of the window: the length was not known. RFC 8878, section 3.1.1.2.
+    let mut begin = 6;
+    for _ in 0..at / (128 * 1024) {
+        let head = u32::from_le_bytes([frame[begin], frame[begin + 1], frame[begin + 2], 0]);
+        let size = if head >> 1 & 3 == 1 { 1 } else { head >> 3 };
+        begin += 3 + size as usize;
+    }
+    begin
+}
+
 struct Bits {
     bytes: Vec<u8>,
     used: u32,
