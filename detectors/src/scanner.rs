@@ -7,7 +7,7 @@ use crate::kernel::{self, Level};
 use crate::known::{KnownIndex, KnownSecret};
 use crate::stream::Stream;
 use crate::tokens::{Anchor, Anchors, ShapeError, TokenEngine, UserRules};
-use crate::view;
+use crate::view::{self, MAX_HELD};
 use crate::window::{BLOCK, Engines, History, LOOK_AHEAD, windows};
 
 /// A set of detectors, built once and shared by every connection; a clone is a reference count.
@@ -15,8 +15,8 @@ use crate::window::{BLOCK, Engines, History, LOOK_AHEAD, windows};
 /// Time is linear in the input. Each byte lies in at most two windows if no known secret is huge; a window is
 /// read plain, and those regions of it that are written in some other way are read through views, all of which
 /// together are at most eight times as long as the window and 64 KiB more; a window that ends in the midst of such a region
-/// is read twice. Where that bound ends the
-/// decoding, the rule `undecodable` says so.
+/// is read twice. What comes out of compressed data that is longer than a window is at most 24 times as long as the input, and
+/// 1 MiB more, with all its views. Where such a bound ends the decoding, the rule `undecodable` says so.
 #[derive(Clone, Debug)]
 pub struct Scanner {
     engines: Arc<Engines>,
@@ -102,10 +102,11 @@ impl Scanner {
         Stream::new(Arc::clone(&self.engines), location)
     }
 
-    /// The most bytes by which [`Stream::released`] can lag behind what was pushed: 80 KiB, and more
-    /// only when a known secret's longest encoding is longer than 8 KiB.
+    /// The most bytes by which [`Stream::released`] can lag behind what was pushed: 80 KiB, more if a known secret's
+    /// longest encoding is longer than 8 KiB, and up to 448 KiB while compressed data does not give out what it holds,
+    /// which is when a long block of zstd goes on.
     pub fn look_behind(&self) -> usize {
-        BLOCK + self.engines.look_ahead
+        BLOCK + self.engines.look_ahead.max(MAX_HELD)
     }
 }
 
@@ -146,8 +147,8 @@ impl ScannerBuilder {
         self
     }
 
-    /// What a finding of rule `undecodable` asks for: compressed data that does not end within its window, or decoding
-    /// that would cost more than its bound. It blocks unless this says otherwise.
+    /// What a finding of rule `undecodable` asks for: compressed data that breaks off, or decoding that would cost more
+    /// than its bound. It blocks unless this says otherwise.
     pub fn undecodable(mut self, severity: Severity) -> Self {
         self.undecodable = severity;
         self

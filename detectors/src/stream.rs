@@ -11,8 +11,9 @@ use crate::window::{BLOCK, Engines, History, LOOK_BACK, Window};
 /// Scans an input chunk by chunk; made by [`Scanner::stream`](crate::Scanner::stream).
 ///
 /// A window is scanned when all of it has arrived, so findings are deferred, never revised, and their
-/// spans equal those of a one-shot scan. State is at most `look_behind` + 512 bytes of input and the
-/// chunk being pushed.
+/// spans equal those of a one-shot scan. State is at most 80 KiB + 512 bytes of input, the chunk being pushed, and what is
+/// needed to go on in compressed data that has not ended: 64 KiB for each of at most eight decoders, and of zstd and brotli, of
+/// which two may be open, the windows that they declare, of up to 8 and 16 MiB.
 pub struct Stream {
     engines: Arc<Engines>,
     location: Location,
@@ -20,6 +21,8 @@ pub struct Stream {
     /// Input from [`Stream::buffer_start`] on: the look-back of the next window, and what is not released.
     buffer: Vec<u8>,
     buffer_start: u64,
+    /// The end of what windows have owned.
+    scanned: u64,
     released: u64,
 }
 
@@ -41,6 +44,7 @@ impl Stream {
             history: History::default(),
             buffer: Vec::new(),
             buffer_start: 0,
+            scanned: 0,
             released: 0,
         }
     }
@@ -67,6 +71,7 @@ impl Stream {
         let mut findings = Vec::new();
         self.scan_windows(true, &mut findings);
         self.buffer_start = self.end();
+        self.released = self.buffer_start;
         self.buffer.zeroize();
         self.history = History::default();
         findings
@@ -84,11 +89,11 @@ impl Stream {
 
     fn scan_windows(&mut self, last: bool, findings: &mut Vec<Finding>) {
         loop {
-            let pending = (self.end() - self.released) as usize;
+            let pending = (self.end() - self.scanned) as usize;
             if pending == 0 || (!last && pending < BLOCK + self.engines.look_ahead) {
                 return;
             }
-            let own_start = (self.released - self.buffer_start) as usize;
+            let own_start = (self.scanned - self.buffer_start) as usize;
             let own_end = (own_start + BLOCK).min(self.buffer.len());
             let end = (own_start + BLOCK + self.engines.look_ahead).min(self.buffer.len());
             let window = Window {
@@ -98,7 +103,8 @@ impl Stream {
             };
             self.engines
                 .scan_window(&self.location, window, &mut self.history, findings);
-            self.released = self.buffer_start + own_end as u64;
+            self.scanned = self.buffer_start + own_end as u64;
+            self.released = self.history.released(self.scanned);
             let keep_from = own_end.saturating_sub(LOOK_BACK);
             self.buffer.drain(..keep_from);
             self.buffer_start += keep_from as u64;

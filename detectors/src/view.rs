@@ -10,6 +10,8 @@
 //! - depth, bytes and inflated bytes are bounded ([`Work`]), and a bound that is reached is a finding.
 
 mod ascii85;
+mod carried;
+mod decoder;
 mod digits;
 mod fold;
 mod inflate;
@@ -32,9 +34,10 @@ use crate::kernel::{self, BLOCK, Level, Samples, Sweep};
 use crate::known::KnownIndex;
 use crate::tokens::Runs;
 use crate::window::{Engines, Match};
+pub(crate) use carried::{Broken, Carried, MAX_HELD};
 pub(crate) use fold::ascii_reading;
 pub(crate) use magics::{Magic, all as magics};
-pub(crate) use map::{Rewriter, View};
+pub(crate) use map::{Rewriter, View, Writing};
 pub(crate) use uuencode::BEGIN;
 
 /// Layers that are taken off.
@@ -65,6 +68,8 @@ pub(crate) struct Work {
     level: Level,
     viewed: usize,
     inflated: usize,
+    /// The same, of what can be carried if it costs more: it must not use up what others have.
+    inflated_first: usize,
     /// Members that may still be inflated.
     members: usize,
     /// Attempts to inflate what has no magic number that may still be made.
@@ -73,8 +78,12 @@ pub(crate) struct Work {
     joined: usize,
     /// Whether what is read was made by a cipher.
     ciphered: bool,
-    /// Whether nothing stands before the window.
-    first: bool,
+    /// The depth of the texts of which a part stands before what is read.
+    continued: Option<u8>,
+    /// How what is read was made.
+    chain: Chain,
+    /// Compressed data that goes on behind the text, or for longer than is read at once.
+    pub(crate) broken: Vec<Broken>,
     /// Bytes that engines were run over: what the tests of linear work count.
     pub(crate) steps: usize,
     /// Where a bound was first reached, in the raw text.
@@ -87,13 +96,48 @@ impl Work {
             level,
             viewed: MAX_VIEWED * window + FREE,
             inflated: MAX_INFLATED * window + FREE,
+            inflated_first: MAX_INFLATED * window + FREE,
             members: MAX_MEMBERS,
             attempts: MAX_ATTEMPTS,
             joined: MAX_JOINED * window + FREE,
             ciphered: false,
-            first,
+            continued: (!first).then_some(0),
+            chain: Chain::Bytes,
+            broken: Vec::new(),
             steps: 0,
             exceeded: false,
+        }
+    }
+
+    /// That which a piece of so many inflated bytes may cause, of what is left.
+    fn of_piece(level: Level, piece: usize, left: usize) -> Self {
+        let mut work = Self::new(level, piece, true);
+        work.viewed = work.viewed.min(left.saturating_sub(piece));
+        work.inflated = work.inflated.min(left);
+        work.inflated_first = work.inflated_first.min(left);
+        work
+    }
+}
+
+/// Whether what a text was made of can be read on behind its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chain {
+    /// Bytes as they are, or base64 of such.
+    Bytes,
+    /// Those with escapes and line breaks in them.
+    Rewritten,
+    Lost,
+    /// The same, and what ends with it need not have an end.
+    Cut,
+}
+
+impl Chain {
+    fn through(self, view: &View) -> Self {
+        match (self, view.writing()) {
+            (Self::Cut, _) => Self::Cut,
+            (Self::Lost, _) | (_, Writing::Other) => Self::Lost,
+            (_, Writing::Base64) => Self::Bytes,
+            (_, Writing::Rewritten) => Self::Rewritten,
         }
     }
 }
@@ -263,6 +307,8 @@ fn examine_view(
     };
     work.viewed = left;
     let mut found = Vec::new();
+    let (chain, known) = (work.chain, work.broken.len());
+    work.chain = chain.through(view);
     examine(
         engines,
         &view.text,
@@ -271,6 +317,10 @@ fn examine_view(
         work,
         &mut found,
     );
+    work.chain = chain;
+    for broken in work.broken.iter_mut().skip(known) {
+        broken.outside(view, start);
+    }
     found.extend(view.flood().map(hidden_text));
     for mut found in found {
         let mut via = Vec::new();

@@ -12,7 +12,7 @@ use crate::kernel::Level;
 use crate::known::KnownIndex;
 use crate::redact;
 use crate::tokens::{Anchors, TokenEngine};
-use crate::view::{self, Magic, Work};
+use crate::view::{self, Broken, Carried, Magic, Work};
 
 /// Bytes that one window owns.
 pub(crate) const BLOCK: usize = 64 * 1024;
@@ -50,6 +50,14 @@ pub(crate) struct Window<'a> {
     pub(crate) own: Range<usize>,
 }
 
+impl Window<'_> {
+    /// What of a span of the input lies in the window.
+    fn local(&self, span: &Range<u64>) -> Range<usize> {
+        let local = |at: u64| usize::try_from(at.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        local(span.start)..local(span.end).min(self.bytes.len())
+    }
+}
+
 /// All windows of a whole input.
 pub(crate) fn windows(input: &[u8], look_ahead: usize) -> impl Iterator<Item = Window<'_>> {
     (0..input.len()).step_by(BLOCK).map(move |own_start| {
@@ -75,9 +83,19 @@ pub(crate) struct History {
     undecodable: bool,
     /// Bytes that engines were run over.
     steps: usize,
+    /// Compressed data that has begun and not ended.
+    carried: Carried,
 }
 
 impl History {
+    /// Up to where the input may leave, after the window that owns it up to `own_end`.
+    pub(crate) fn released(&self, own_end: u64) -> u64 {
+        if self.reported > MAX_FINDINGS {
+            return own_end;
+        }
+        self.carried.released().min(own_end)
+    }
+
     pub(crate) fn steps(&self) -> usize {
         self.steps
     }
@@ -126,70 +144,75 @@ impl Engines {
             return;
         }
         let mut matches = Vec::new();
-        history.steps += self.examine(&window, &mut matches);
-        matches.retain_mut(|found| {
+        let (steps, broken) = self.examine(&window, &mut matches);
+        history.steps += steps;
+        let (mut inside, steps) = history.carried.read(self, &window, broken);
+        history.steps += steps;
+        let undecodable = &mut history.undecodable;
+        let mut is_news = |found: &mut Match| {
             if found.rule != view::UNDECODABLE {
                 return true;
             }
             found.severity = self.undecodable;
+            !std::mem::replace(undecodable, true)
+        };
+        matches.retain_mut(|found| {
+            if found.rule != view::UNDECODABLE {
+                return true;
+            }
             // It is about all of the window, wherever in it the bound was reached. Once an input is enough: a second one
             // would say the same.
             let last = window.own.end.saturating_sub(1);
             found.span.start = found.span.start.clamp(window.own.start, last);
             found.span.end = found.span.end.max(found.span.start + 1);
-            !std::mem::replace(&mut history.undecodable, true)
+            is_news(found)
         });
+        inside.retain_mut(|(found, _)| is_news(found));
         if self.entropy {
             entropy::find(&window, &mut history.entropy, &mut matches);
         }
-        if matches.is_empty() {
+        if matches.is_empty() && inside.is_empty() {
             history.recent.clear();
             return;
         }
         let hidden: Vec<Range<usize>> = matches
             .iter()
             .map(|found| found.span.clone())
-            .chain(history.recent.iter().map(|(_, _, span)| {
-                let local =
-                    |at: u64| usize::try_from(at.saturating_sub(window.base)).unwrap_or(usize::MAX);
-                local(span.start)..local(span.end).min(window.bytes.len())
-            }))
+            .chain(inside.iter().map(|(_, span)| window.local(span)))
+            .chain(history.recent.iter().map(|(_, _, span)| window.local(span)))
             .collect();
         let hidden = redact::union(&hidden);
         // Those of other windows go before merging: a chain of overlapping ones that begins in the look-back
         // must not take this window's into a finding that was reported with a shorter span.
         matches.retain(|found| window.own.contains(&found.span.start));
+        let mut report = Report {
+            location,
+            window: &window,
+            hidden: &hidden,
+            history,
+            findings,
+        };
         for found in merge(window.bytes, matches) {
             let span = window.base + found.span.start as u64..window.base + found.span.end as u64;
-            let seen = history.recent.iter().any(|(rule, credential, earlier)| {
-                *rule == found.rule
-                    && *credential == found.credential
-                    && earlier.start <= span.start
-                    && span.end <= earlier.end
-            });
-            if seen {
-                continue;
-            }
-            history.reported += 1;
-            if history.reported > MAX_FINDINGS {
-                findings.push(give_up(location, span));
-                return;
-            }
-            history
-                .recent
-                .push((found.rule, found.credential.clone(), span.clone()));
-            findings.push(Finding {
-                severity: found.severity,
-                rule: found.rule,
-                credential: found.credential,
-                location: location.clone(),
-                span,
-                context: redact::context(window.bytes, &found.span, &hidden),
-                matched: Matched::new(window.bytes.get(found.span).unwrap_or_default()),
-                confidence: found.confidence,
-                via: found.via,
-                structural: found.structural,
-            });
+            report.add(found, span);
+        }
+        // What is inside of compressed data has that for its place: one of a kind is enough.
+        inside.sort_by(|(a, here), (b, there)| {
+            (here.start, a.rule, &a.credential, a.via.len(), &a.via).cmp(&(
+                there.start,
+                b.rule,
+                &b.credential,
+                b.via.len(),
+                &b.via,
+            ))
+        });
+        inside.dedup_by(|(next, there), (kept, here)| {
+            next.rule == kept.rule
+                && next.credential == kept.credential
+                && there.start == here.start
+        });
+        for (found, span) in inside {
+            report.add(found, span);
         }
         let own_end = window.base + window.own.end as u64;
         history
@@ -197,8 +220,8 @@ impl Engines {
             .retain(|(_, _, span)| span.end + LOOK_BACK as u64 > own_end);
     }
 
-    /// Runs all engines over the window and its views. Returns how many bytes they were run over.
-    fn examine(&self, window: &Window<'_>, matches: &mut Vec<Match>) -> usize {
+    /// Runs all engines over the window and its views. Returns how many bytes they were run over, and what goes on behind it.
+    fn examine(&self, window: &Window<'_>, matches: &mut Vec<Match>) -> (usize, Vec<Broken>) {
         let text = window.bytes;
         // Only what can begin a finding of this window, and a little more: the look-ahead is for what is stretched, and
         // clean plain text is read about once.
@@ -230,17 +253,64 @@ impl Engines {
         let at_end = |found: &Match| found.span.end + 64 >= near;
         if near < text.len() && (cut || matches.iter().any(at_end)) {
             matches.clear();
-            let mut work = Work::new(self.level, text.len(), window.base == 0);
+            work = Work::new(self.level, text.len(), window.base == 0);
             view::examine(self, text, text.len(), 0, &mut work, matches);
             steps += work.steps;
         }
-        steps
+        (steps, work.broken)
+    }
+}
+
+/// Where the findings of one window go.
+struct Report<'a> {
+    location: &'a Location,
+    window: &'a Window<'a>,
+    /// What must not be shown beside another finding.
+    hidden: &'a [Range<usize>],
+    history: &'a mut History,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Report<'_> {
+    /// Adds a finding that has not been reported yet.
+    fn add(&mut self, found: Match, span: Range<u64>) {
+        let history = &mut *self.history;
+        let seen = history.recent.iter().any(|(rule, credential, earlier)| {
+            *rule == found.rule
+                && *credential == found.credential
+                && earlier.start <= span.start
+                && span.end <= earlier.end
+        });
+        if seen || history.reported > MAX_FINDINGS {
+            return;
+        }
+        history.reported += 1;
+        if history.reported > MAX_FINDINGS {
+            self.findings.push(give_up(self.location, span));
+            return;
+        }
+        history
+            .recent
+            .push((found.rule, found.credential.clone(), span.clone()));
+        let local = self.window.local(&span);
+        self.findings.push(Finding {
+            severity: found.severity,
+            rule: found.rule,
+            credential: found.credential,
+            location: self.location.clone(),
+            span,
+            context: redact::context(self.window.bytes, &local, self.hidden),
+            matched: Matched::new(self.window.bytes.get(local).unwrap_or_default()),
+            confidence: found.confidence,
+            via: found.via,
+            structural: found.structural,
+        });
     }
 }
 
 /// One finding for each credential in each place, though several views show it: the shortest decoding
 /// names it, and the span covers what any of them saw.
-fn merge(text: &[u8], mut matches: Vec<Match>) -> Vec<Match> {
+pub(crate) fn merge(text: &[u8], mut matches: Vec<Match>) -> Vec<Match> {
     matches.sort_by(|a, b| {
         (a.rule, &a.credential, a.span.start, a.via.len(), &a.via).cmp(&(
             b.rule,

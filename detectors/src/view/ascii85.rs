@@ -82,7 +82,7 @@ impl Alphabet {
             to.copy_from_slice(&self.number(five).to_be_bytes());
             length += 4;
         }
-        inflate::begins_compressed(&bytes[..length])
+        inflate::begins_compressed(&bytes[..length], length)
     }
 
     /// A group cut short counts as filled up with the highest digit.

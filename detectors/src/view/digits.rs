@@ -178,7 +178,7 @@ pub(super) fn is_hex_of_text(digits: &[u8], phase: usize) -> bool {
         phase,
         Vec::new(),
     );
-    super::is_utf8(&head.text) || super::inflate::begins_compressed(&head.text)
+    super::is_utf8(&head.text) || super::inflate::begins_compressed(&head.text, digits.len() / 2)
 }
 
 /// What a run of hexadecimal digits stands for, if its first pair begins at `phase`.

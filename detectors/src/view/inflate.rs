@@ -1,19 +1,21 @@
 //! Compressed data that does not say so outside: gzip, zstd and zip members anywhere, zlib, deflate and brotli at the
 //! beginning of a text.
 
-use std::io::Read;
 use std::sync::LazyLock;
 
-use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use memchr::memmem::Finder;
 
+use super::decoder::{Decoder, Step};
 use crate::kernel::BLOCK;
 
 /// A member shorter than this holds no credential.
 const LEAST: usize = 12;
 
 /// Inflated bytes from which on data that breaks off was compressed and not random.
-const SURE: usize = 64;
+pub(super) const SURE: usize = 64;
+
+/// Bytes of the check and the length behind a gzip member.
+const GZIP_TRAILER: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -31,6 +33,11 @@ impl Format {
     pub(super) fn is_guessed(self) -> bool {
         matches!(self, Self::Zlib | Self::Deflate | Self::Brotli)
     }
+
+    /// Whether a decoder may need megabytes of what came out before.
+    pub(super) fn is_wide(self) -> bool {
+        matches!(self, Self::Zstd | Self::Brotli)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +51,14 @@ pub(super) enum Outcome {
     Nothing,
     /// What came out, and how long it was.
     Whole(Vec<u8>, usize),
-    /// The same, where a bound was reached or the data went on behind the window.
+    /// The same, where what follows is no such data: it may never have been a whole.
+    Cut(Vec<u8>, usize),
+    /// The same, where a bound was reached.
     Bound(Vec<u8>, usize),
+    /// The same, where the data goes on behind the text.
+    Open(Vec<u8>, usize),
+    /// It refers further back than anything is kept.
+    TooWide,
 }
 
 /// What compressed data with a magic number begins with.
@@ -62,24 +75,25 @@ static MAGICS: LazyLock<[(Finder<'static>, Format); 3]> = LazyLock::new(|| {
 pub(super) fn is_compressed(text: &[u8], headless_too: bool) -> bool {
     text.len() >= LEAST
         && (MAGICS.iter().any(|(magic, _)| magic.find(text).is_some())
-            || headless_too && headless(text, 1).is_some())
+            || headless_too && headless(text, text.len(), 1).is_some())
 }
 
-/// Whether `text` begins with compressed data, as far as its first bytes tell.
-pub(super) fn begins_compressed(text: &[u8]) -> bool {
+/// Whether a text of `whole` bytes that begins with `text` begins with compressed data, as far as that tells.
+pub(super) fn begins_compressed(text: &[u8], whole: usize) -> bool {
     text.len() >= LEAST
         && (MAGICS
             .iter()
             .any(|(magic, _)| text.starts_with(magic.needle()))
-            || headless(text, 1).is_some())
+            || headless(text, whole, 1).is_some())
 }
 
-/// Where compressed data may begin in `text[..swept]`: at its beginning, or with a magic number in one of `blocks`, each of
+/// Where compressed data may begin in `text[..swept]`: at its beginning, if nothing stands before the text, or with a magic number in one of `blocks`, each of
 /// [`BLOCK`] bytes.
 pub(super) fn starts(
     text: &[u8],
     swept: usize,
     depth: u8,
+    is_continued: bool,
     blocks: impl Iterator<Item = usize>,
 ) -> Vec<Start> {
     let mut starts = Vec::new();
@@ -107,8 +121,13 @@ pub(super) fn starts(
     }
     starts.sort_by_key(|start| start.at);
     starts.dedup_by_key(|start| start.at);
+    if is_continued {
+        return starts;
+    }
     if starts.first().is_none_or(|start| start.at > 0) {
-        starts.extend(headless(near, depth).map(|format| Start { at: 0, format }));
+        let format = headless(near, text.len(), depth)
+            .filter(|format| *format != Format::Deflate || !breaks_off_early(text));
+        starts.extend(format.map(|format| Start { at: 0, format }));
     }
     // A view of escapes begins with the word that they are in: `v=x%9C...`.
     if depth > 0 {
@@ -150,8 +169,8 @@ fn is_zlib(text: &[u8]) -> bool {
 /// Bytes of the longest magic number.
 const MAGIC: usize = 4;
 
-/// A format without a magic number that `text` is in, as far as its first bytes tell.
-fn headless(text: &[u8], depth: u8) -> Option<Format> {
+/// A format without a magic number that a text of `whole` bytes is in, as far as its first bytes tell, which are `text`.
+fn headless(text: &[u8], whole: usize, depth: u8) -> Option<Format> {
     if is_zlib(text) {
         return Some(Format::Zlib);
     }
@@ -179,7 +198,7 @@ fn headless(text: &[u8], depth: u8) -> Option<Format> {
     if is_deflate(text) {
         return Some(Format::Deflate);
     }
-    is_brotli(text).then_some(Format::Brotli)
+    is_brotli(text, whole).then_some(Format::Brotli)
 }
 
 /// RFC 1951: whether a block's head and first symbols make sense.
@@ -230,6 +249,27 @@ fn is_deflate(text: &[u8]) -> bool {
     }
 }
 
+/// Symbols of fixed codes that are read to tell whether there is an end to them.
+const WALKED: usize = 2048;
+
+/// Whether `text`, all of which is there, is a block of fixed codes that has no end in it, and nothing but bytes. It would
+/// be told when it is inflated, too, but rows of one hexadecimal digit are many in any binary file's base64, and only so many
+/// attempts are made.
+fn breaks_off_early(text: &[u8]) -> bool {
+    let mut bits = Bits { text, at: 0 };
+    if bits.take(1).is_none() || bits.take(2) != Some(1) {
+        return false;
+    }
+    for _ in 0..WALKED {
+        match bits.fixed_symbol() {
+            None => return true,
+            Some(256..) => return false,
+            Some(_) => {}
+        }
+    }
+    false
+}
+
 struct Bits<'a> {
     text: &'a [u8],
     at: usize,
@@ -272,10 +312,13 @@ impl Bits<'_> {
     }
 }
 
+/// Bytes of a text that may have been cut at the end of a window, however long it is.
+const CUT: usize = 48 * 1024;
+
 /// RFC 7932, section 9: the window bits, and a first meta-block of a likely length.
-fn is_brotli(text: &[u8]) -> bool {
+fn is_brotli(text: &[u8], whole: usize) -> bool {
     let mut bits = Bits { text, at: 0 };
-    let read = |bits: &mut Bits<'_>| -> Option<(u32, u32, u32)> {
+    let read = |bits: &mut Bits<'_>| -> Option<(u32, u32)> {
         // One bit, or four, or seven.
         if bits.take(1)? == 1 && bits.take(3)? == 0 {
             bits.take(3)?;
@@ -284,15 +327,26 @@ fn is_brotli(text: &[u8]) -> bool {
         if last == 1 && bits.take(1)? == 1 {
             return None;
         }
-        let nibbles = bits.take(2)?;
-        let length = bits.take(16)? + 1;
-        Some((last, nibbles, length))
+        // Four nibbles, or one or two more, of which the last is not zero.
+        let more = bits.take(2)?;
+        let mut length = bits.take(16)?;
+        for nibble in 0..more {
+            let next = bits.take(4)?;
+            if nibble + 1 == more && next == 0 {
+                return None;
+            }
+            length |= next << (16 + 4 * nibble);
+        }
+        Some((more, length + 1))
     };
-    let Some((_, nibbles, length)) = read(&mut bits) else {
+    let Some((more, length)) = read(&mut bits) else {
         return false;
     };
-    let (length, whole) = (length as usize, text.len());
-    nibbles == 0 && length >= whole / 2 && length <= whole.saturating_mul(20) && length >= LEAST
+    let length = length as usize;
+    more < 3
+        && length >= whole / 2
+        && (length <= whole.saturating_mul(20) || whole >= CUT)
+        && length >= LEAST
 }
 
 /// The length of a zip member's local header, if the member is deflated.
@@ -308,55 +362,77 @@ fn zip_header(text: &[u8]) -> Option<usize> {
 
 /// Inflates what `text` begins with. `budget` is what may still be inflated; it is reduced.
 pub(super) fn inflate(text: &[u8], format: Format, budget: &mut usize) -> Outcome {
-    let mut input = match format {
-        Format::Zip(header) => text.get(header..).unwrap_or_default(),
-        _ => text,
-    };
+    let mut input = text;
     let mut output = Vec::new();
-    let limit = *budget as u64;
-    let result = match format {
-        // One member: another one has a magic number of its own.
-        Format::Gzip => GzDecoder::new(&mut input)
-            .take(limit + 1)
-            .read_to_end(&mut output),
-        Format::Zlib => ZlibDecoder::new(&mut input)
-            .take(limit + 1)
-            .read_to_end(&mut output),
-        Format::Deflate | Format::Zip(_) => DeflateDecoder::new(&mut input)
-            .take(limit + 1)
-            .read_to_end(&mut output),
-        Format::Zstd => zstd(&mut input, limit, &mut output),
-        Format::Brotli => brotli::Decompressor::new(&mut input, 512)
-            .take(limit + 1)
-            .read_to_end(&mut output),
-    };
-    let read = text.len() - input.len();
+    let step = Decoder::new(format).push(&mut input, &mut output, *budget);
     *budget = budget.saturating_sub(output.len());
-    let exceeded = output.len() as u64 > limit;
-    if exceeded {
-        output.truncate(limit as usize);
-        return Outcome::Bound(output, read);
-    }
-    match result {
-        Ok(_) if output.len() >= LEAST => Outcome::Whole(output, read),
-        Ok(_) => Outcome::Nothing,
-        // Without a magic number it was hardly compressed data at all.
-        Err(_) if matches!(format, Format::Deflate | Format::Brotli | Format::Zlib) => {
+    let mut read = text.len() - input.len();
+    match step {
+        Step::Full => Outcome::Bound(output, read),
+        Step::End if output.len() < LEAST => Outcome::Nothing,
+        Step::End => {
+            if format == Format::Gzip {
+                read += GZIP_TRAILER.min(input.len());
+            }
+            Outcome::Whole(output, read)
+        }
+        // It goes on behind the text, or breaks off there.
+        Step::More
+            if format.is_guessed() && (output.len() < SURE || is_verbatim(text, &output)) =>
+        {
             Outcome::Nothing
         }
-        // It breaks off where the window does.
-        Err(_) if output.len() >= SURE && input.is_empty() => Outcome::Bound(output, read),
+        Step::More => Outcome::Open(output, read),
+        // Without a magic number it was hardly compressed data at all.
+        Step::Failed if format.is_guessed() => Outcome::Nothing,
         // What follows a member is not one; what was inflated before stands.
-        Err(_) if output.len() >= LEAST => Outcome::Whole(output, read),
-        Err(_) => Outcome::Nothing,
+        Step::Failed if output.len() >= LEAST => Outcome::Cut(output, read),
+        Step::Failed if format == Format::Zstd && is_too_wide(text) => Outcome::TooWide,
+        Step::Failed => Outcome::Nothing,
     }
 }
 
-fn zstd(input: &mut &[u8], limit: u64, output: &mut Vec<u8>) -> std::io::Result<usize> {
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?.single_frame();
-    // 8 MiB of window: RFC 8878 recommends that decoders support no less.
-    decoder.window_log_max(23)?;
-    decoder.take(limit + 1).read_to_end(output)
+/// Whether what comes out is what stands there. So it seems of any bytes after a few that make a head of brotli, and is read
+/// as it stands.
+fn is_verbatim(text: &[u8], output: &[u8]) -> bool {
+    let head = text.get(..2 * SURE).unwrap_or(text);
+    output
+        .get(..SURE)
+        .is_some_and(|some| memchr::memmem::find(head, some).is_some())
+}
+
+/// Bytes of a frame by which it is told whether it is one.
+const FRAME: usize = 256 * 1024;
+
+/// Whether `text` begins with a frame of zstd (RFC 8878, section 3.1.1) that declares a larger window than is kept: with a
+/// smaller one it is read as far as that goes.
+fn is_too_wide(text: &[u8]) -> bool {
+    const WIDEST: u8 = 13 << 3;
+    let mut frame = text.get(..FRAME).unwrap_or(text).to_vec();
+    let Some([descriptor, window]) = frame.get_mut(4..6) else {
+        return false;
+    };
+    let descriptor = *descriptor;
+    if descriptor & 0x20 == 0 {
+        if *window <= WIDEST {
+            return false;
+        }
+        *window = WIDEST;
+    } else {
+        // A single segment is as wide as its content is long, which stands behind the dictionary's number.
+        let at = 5 + [0, 1, 2, 4][usize::from(descriptor & 3)];
+        let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
+        match frame.get_mut(at..at + length) {
+            Some(size @ [_, _, _, _, ..]) => {
+                size.fill(0);
+                size[2] = 0x80;
+            }
+            _ => return false,
+        }
+    }
+    let mut output = Vec::new();
+    Decoder::new(Format::Zstd).push(&mut &frame[..], &mut output, FRAME);
+    output.len() >= SURE
 }
 
 #[cfg(test)]
@@ -394,7 +470,7 @@ mod tests {
     #[test]
     fn every_format_is_told_and_inflated() {
         for (name, data) in compressed() {
-            let starts = starts(&data, data.len(), 1, 0..data.len().div_ceil(BLOCK));
+            let starts = starts(&data, data.len(), 1, false, 0..data.len().div_ceil(BLOCK));
             assert_eq!(starts.len(), 1, "{name}: {starts:?}");
             let mut budget = 10_000;
             let Outcome::Whole(text, length) = inflate(&data, starts[0].format, &mut budget) else {
@@ -409,7 +485,7 @@ mod tests {
 
     #[test]
     fn two_bytes_of_a_list_are_no_zlib() {
-        let count = |bytes: &[u8]| starts(bytes, bytes.len(), 1, 0..1).len();
+        let count = |bytes: &[u8]| starts(bytes, bytes.len(), 1, false, 0..1).len();
         let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
         zlib.write_all(TEXT).unwrap();
         let zlib = zlib.finish().unwrap();
@@ -444,7 +520,7 @@ mod tests {
                     (state >> 33) as u8
                 })
                 .collect();
-            tried += starts(&bytes, bytes.len(), 1, 0..2).len();
+            tried += starts(&bytes, bytes.len(), 1, false, 0..2).len();
         }
         assert!(tried < 400, "{tried} of 10000");
     }

@@ -36,6 +36,16 @@ enum Map {
     Whole { source: Range<usize>, via: Via },
 }
 
+/// What a view takes off, as far as it matters to who reads on behind its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// Digits, four to three bytes.
+    Base64,
+    /// Signs here and there: line breaks and escapes.
+    Rewritten,
+    Other,
+}
+
 /// `source_len` bytes of the source that became `text_len` bytes of the text, evenly if there are several. 32 bits are
 /// enough: a window is far below 4 GiB.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +100,27 @@ impl View {
         Self {
             text,
             map: Map::Whole { source, via },
+        }
+    }
+
+    /// How far what is read through it can be read on when the source goes on.
+    pub(crate) fn writing(&self) -> Writing {
+        match &self.map {
+            Map::Digits {
+                via: Via::Base64, ..
+            } => Writing::Base64,
+            Map::Units(_) => Writing::Rewritten,
+            _ => Writing::Other,
+        }
+    }
+
+    /// Where in the source the group of base64 digits begins that holds the byte at `at`, and how many bytes before it.
+    pub(crate) fn group(&self, at: usize) -> (usize, usize) {
+        match &self.map {
+            Map::Digits {
+                start, from, to, ..
+            } => (start + at / to * from, at % to),
+            _ => (at, 0),
         }
     }
 

@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use super::map::{Rewriter, View};
 use super::{
-    Work, ascii85, examine_view, inflate, is_promising, narrow, numbers, spelled, uuencode,
+    Broken, Chain, Work, ascii85, examine_view, inflate, is_promising, narrow, numbers, spelled,
+    uuencode,
 };
 use crate::finding::Via;
 use crate::kernel::{self, BLOCK, Blocks, Sweep, gate, is_numbers};
@@ -303,7 +304,8 @@ impl<'a, 'm> Reader<'a, 'm> {
     #[inline(never)]
     fn compressed(&mut self) {
         let blocks = self.blocks_with(gate::MAGIC);
-        for start in inflate::starts(self.text, self.swept, self.depth, blocks) {
+        let continued = self.work.continued == Some(self.depth);
+        for start in inflate::starts(self.text, self.swept, self.depth, continued, blocks) {
             let left = if start.format.is_guessed() {
                 &mut self.work.attempts
             } else {
@@ -317,16 +319,44 @@ impl<'a, 'm> Reader<'a, 'm> {
                 return;
             };
             *left = fewer;
-            match inflate::inflate(
-                &self.text[start.at..],
-                start.format,
-                &mut self.work.inflated,
-            ) {
+            let budget = if self.work.chain == Chain::Bytes {
+                &mut self.work.inflated_first
+            } else {
+                &mut self.work.inflated
+            };
+            match inflate::inflate(&self.text[start.at..], start.format, budget) {
                 inflate::Outcome::Nothing => {}
                 inflate::Outcome::Whole(text, length) => {
                     self.decoded(&View::whole(text, 0..length, Via::Compressed), start.at);
                 }
-                inflate::Outcome::Bound(text, length) => {
+                inflate::Outcome::Cut(text, length) => {
+                    let chain = std::mem::replace(&mut self.work.chain, Chain::Cut);
+                    self.decoded(&View::whole(text, 0..length, Via::Compressed), start.at);
+                    self.work.chain = chain;
+                }
+                inflate::Outcome::Bound(..) | inflate::Outcome::Open(..)
+                    if self.work.chain == Chain::Bytes =>
+                {
+                    self.work.broken.push(Broken {
+                        at: start.at,
+                        skips: Vec::new(),
+                        format: start.format,
+                        via: vec![Via::Compressed],
+                    });
+                }
+                inflate::Outcome::Open(..) if start.format.is_guessed() => {}
+                inflate::Outcome::Open(text, length)
+                    if text.len() < inflate::SURE || self.work.chain == Chain::Cut =>
+                {
+                    self.decoded(&View::whole(text, 0..length, Via::Compressed), start.at);
+                }
+                inflate::Outcome::TooWide => {
+                    if !std::mem::replace(&mut self.work.exceeded, true) {
+                        self.matches
+                            .push(super::undecodable(start.at..start.at + 1));
+                    }
+                }
+                inflate::Outcome::Bound(text, length) | inflate::Outcome::Open(text, length) => {
                     self.view(
                         Some(View::whole(text, 0..length, Via::Compressed)),
                         start.at,

@@ -55,7 +55,7 @@ pub(super) fn unwrap(rewriter: &mut Rewriter<'_>, line: usize) {
 }
 
 /// The length of a line break, raw or as a JSON string writes it, and of the blanks after it; zero if there is none.
-fn line_break(rest: &[u8]) -> usize {
+pub(super) fn line_break(rest: &[u8]) -> usize {
     let backslashes = rest
         .iter()
         .take(MAX_BACKSLASHES)

@@ -86,7 +86,7 @@ impl Row {
             .take(3)
             .take_while(|byte| (0x80..0xC0).contains(*byte))
             .count();
-        is_utf8(&head[inside..]) || inflate::begins_compressed(head)
+        is_utf8(&head[inside..]) || inflate::begins_compressed(head, head.len())
     }
 }
 

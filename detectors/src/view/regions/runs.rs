@@ -51,6 +51,8 @@ pub(super) struct Runs {
     wrapped: Range<usize>,
     /// Up to where base64 of each phase was decoded or needs no decoding.
     base64: [usize; 4],
+    /// Of each phase what was decoded last to the end of its run.
+    whole: [Range<usize>; 4],
     /// The last run whose end was looked for.
     run: Range<usize>,
 }
@@ -262,12 +264,12 @@ impl Reader<'_, '_> {
         }
         // As mixed as compressed data is.
         let count = |mask: u64| (mask & lowest(32)).count_ones();
-        let at_edge = start == 0 && self.depth == 0 && !self.work.first;
+        let at_edge = start == 0 && self.work.continued == Some(self.depth);
         if count(lower) >= 4 && count(upper) >= 4 && count(alnum) >= 16 && !at_edge {
             let head = &run[..run.len().min(HEAD)];
             let mut bytes = [0; HEAD / 4 * 3];
             let length = kernel::base64_some(head, &mut bytes);
-            if inflate::begins_compressed(&bytes[..length]) {
+            if inflate::begins_compressed(&bytes[..length], run.len() / 4 * 3) {
                 self.whole_run(start, end);
             }
         }
@@ -313,6 +315,7 @@ impl Reader<'_, '_> {
 
     fn whole_run(&mut self, start: usize, end: usize) {
         self.runs.base64[start % 4] = end;
+        self.runs.whole[start % 4] = start..end;
         self.base64_region(start..end);
     }
 
@@ -370,6 +373,7 @@ impl Reader<'_, '_> {
                 .is_some_and(|magic| magic % 4 == phase && (start..end).contains(&magic))
         }) {
             end = run.end;
+            self.runs.whole[phase] = start..end;
         }
         self.runs.base64[phase] = end;
         self.base64_region(start..end);
@@ -419,14 +423,13 @@ impl Reader<'_, '_> {
                 continue;
             };
             let run = self.run_of(*at);
-            // What begins before the end of what was decoded was found in there, and what goes on in the next line in the view
-            // of the joined lines.
+            // What begins in what was decoded to its end was found in there, and what goes on in the next line in the view of
+            // the joined lines. Behind it there may be text, which was decoded alone.
             if start >= run.start
-                && start >= self.runs.base64[start % 4]
+                && !self.runs.whole[start % 4].contains(&start)
                 && wrap::region(self.text, run.clone(), WRAPPED).is_none()
             {
-                self.runs.base64[start % 4] = run.end;
-                self.base64_region(start..run.end);
+                self.whole_run(start, run.end);
             }
         }
     }
