@@ -195,7 +195,14 @@ mod tests {
                     assert_eq!(output, bytes[skip..], "{piece}, {text}");
                 }
             }
-            assert!(read(format!("{text}\" and more").as_bytes(), 10, 0).1);
+            assert!(
+                read(
+                    format!("{text}\"{}", " and more".repeat(SIGN)).as_bytes(),
+                    10,
+                    0
+                )
+                .1
+            );
         }
     }
 
