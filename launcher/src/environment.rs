@@ -16,6 +16,9 @@ pub const AGENT_USER: &str = "agent";
 pub const PATH: &str =
     "/home/agent/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// They would be in our helpers too, which run in the same environment.
+pub const LOADER_VARIABLES: [&str; 4] = ["LD_PRELOAD", "LD_AUDIT", "LD_DEBUG", "GLIBC_TUNABLES"];
+
 const PROXY: [&str; 3] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 const BUNDLE: [&str; 8] = [
     "SSL_CERT_FILE",
@@ -79,6 +82,28 @@ pub fn network(alias: Ipv4Addr, password: &str) -> BTreeMap<String, String> {
     variables.insert("NODE_USE_ENV_PROXY".into(), "1".into());
     variables.insert("UV_SYSTEM_CERTS".into(), "1".into());
     variables
+}
+
+/// The image's environment and ours; ours wins, but for a search path that nobody has set.
+pub fn over_image(image: &[String], env: &[(String, String)]) -> Vec<(String, String)> {
+    let mut all: BTreeMap<&str, &str> = image
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .filter(|(name, _)| !LOADER_VARIABLES.contains(name))
+        .collect();
+    let of_the_image = all.get("PATH").copied();
+    all.extend(
+        env.iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    );
+    if all.get("PATH") == Some(&PATH)
+        && let Some(path) = of_the_image
+    {
+        all.insert("PATH", path);
+    }
+    all.into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The launcher: puts a coding agent into a *bottle*, whose only way out is one *sidecar*.
 //!
 //! Top down: [`cli`] is what was typed, [`manifest`] what was written, [`plan`] what will happen, [`session`] makes it
-//! happen in a [`backend`]: [`local`] or [`docker`]; [`guest`] is the launcher inside of containers. [`state`] is what is on disk meanwhile, [`explain`] what the
+//! happen in a [`backend`]: [`local`], [`docker`] or [`smol`]; [`guest`] is the launcher inside of containers. [`state`] is what is on disk meanwhile, [`explain`] what the
 //! sidecar's audit log means, [`operator`] asks running sidecars what waits for an answer.
 //!
 //! What holds everywhere: a step that fails ends the start, nothing has a weaker way of being done; secrets are named in
@@ -22,9 +22,13 @@ pub mod guest;
 pub mod local;
 pub mod manifest;
 pub mod operator;
+pub mod owner;
+pub mod parts;
 pub mod place;
 pub mod plan;
 pub mod session;
 pub mod sidecar;
+pub mod smol;
 pub mod state;
 pub mod undo;
+pub mod user;

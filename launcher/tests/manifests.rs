@@ -154,19 +154,20 @@ fn unknown_agents_bottles_and_backends() {
     let ran = host.run(&["start", "sh", "--headless", "--backend", "vm"]);
     assert_eq!(ran.code, 2);
     assert!(
-        ran.stderr
-            .contains("unknown backend `vm`; there are: docker, local, smolmachines"),
+        ran.stderr.contains(
+            "unknown backend `vm`; there are: smolmachines, docker, local, macos-container"
+        ),
         "{}",
         ran.stderr
     );
-    for later in ["smolmachines", "macos-container"] {
-        let ran = host.run(&["start", "sh", "--headless", "--backend", later]);
-        assert_eq!(ran.code, 3, "{later}");
-        assert!(
-            ran.stderr.contains("is not available in this version"),
-            "{}",
-            ran.stderr
-        );
+    for (backend, why) in [
+        ("macos-container", "is not available in this version"),
+        ("smolmachines", "the bottle names no image for a machine"),
+        ("docker", "the bottle names no image for a container"),
+    ] {
+        let ran = host.run(&["start", "sh", "--headless", "--backend", backend]);
+        assert_eq!(ran.code, 3, "{backend}");
+        assert!(ran.stderr.contains(why), "{}", ran.stderr);
     }
     assert!(host.bottles().is_empty());
 }

@@ -9,18 +9,20 @@ use super::Missing;
 use crate::docker;
 use crate::exit::Exit;
 use crate::manifest::ImageSource;
-use crate::plan::Container;
+use crate::plan::{Container, Machine};
+use crate::smol;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     Local,
     Docker,
+    Smolmachines,
 }
 
 /// From the strongest to the weakest.
-const ALL: [Kind; 2] = [Kind::Docker, Kind::Local];
-pub const LATER: [&str; 2] = ["smolmachines", "macos-container"];
+const ALL: [Kind; 3] = [Kind::Smolmachines, Kind::Docker, Kind::Local];
+pub const LATER: [&str; 1] = ["macos-container"];
 
 /// A backend that can run here, as far as that is known without trying.
 #[derive(Clone, Debug)]
@@ -28,6 +30,7 @@ pub struct Chosen {
     pub kind: Kind,
     pub why: String,
     pub container: Option<Container>,
+    pub machine: Option<Machine>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -67,13 +70,28 @@ impl Kind {
         match self {
             Self::Local => "namespaces",
             Self::Docker => "containers",
+            Self::Smolmachines => "a micro-VM",
         }
     }
 }
 
 impl Chosen {
+    fn has_a_list(&self) -> bool {
+        let channel = self
+            .machine
+            .as_ref()
+            .map(|machine| machine.channel.as_str());
+        channel.is_some_and(|channel| channel != "socket")
+    }
+
     pub fn strength(&self) -> &'static str {
         match (self.kind, &self.container) {
+            (Kind::Smolmachines, _) if self.has_a_list() => {
+                "a micro-VM with a kernel of its own, whose network leads to the sidecar alone; an experiment, weaker than the channel `socket`"
+            }
+            (Kind::Smolmachines, _) => {
+                "a micro-VM with a kernel of its own and without a network; without privileges in there, with seccomp"
+            }
             (Kind::Local, _) => {
                 "namespaces, seccomp and no capabilities; the host's kernel is shared"
             }
@@ -97,6 +115,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Local => "local",
             Self::Docker => "docker",
+            Self::Smolmachines => "smolmachines",
         })
     }
 }
@@ -108,6 +127,7 @@ impl FromStr for Kind {
         match text {
             "local" => Ok(Self::Local),
             "docker" => Ok(Self::Docker),
+            "smolmachines" => Ok(Self::Smolmachines),
             later if LATER.contains(&later) => Err(ChooseError::NotYet(later.into())),
             other => Err(ChooseError::Unknown(
                 crate::escape::Escaped(other).to_string(),
@@ -116,62 +136,127 @@ impl FromStr for Kind {
     }
 }
 
-/// The one that was asked for, else the strongest that can run. `image` is what a container would be made of.
+/// The one that was asked for, else the strongest that can run. `image` is what its files would be made of.
 pub fn choose(asked: Option<&str>, image: Option<&ImageSource>) -> Result<Chosen, ChooseError> {
     // A variable that is set to nothing asks for nothing.
     let asked: Option<Kind> = asked
         .filter(|name| !name.is_empty())
         .map(str::parse)
         .transpose()?;
-    let local = |why: String| Chosen {
-        kind: Kind::Local,
-        why,
-        container: None,
-    };
+    const ASKED: &str = "it was asked for";
+    let cannot = |kind| move |missing| ChooseError::CannotRun { kind, missing };
     match asked {
-        Some(Kind::Local) => Ok(local("it was asked for".into())),
+        Some(Kind::Local) => Ok(local(ASKED.into())),
         Some(Kind::Docker) => container(image)
-            .map(|container| docker(container, "it was asked for"))
-            .map_err(|missing| ChooseError::CannotRun {
-                kind: Kind::Docker,
-                missing,
-            }),
-        None => Ok(match container(image) {
-            Ok(container) => docker(
-                container,
-                "the strongest that this host can run; an engine answers",
-            ),
-            Err(missing) => {
-                let what = missing.first().map(|missing| missing.what.clone());
-                local(format!(
-                    "the strongest that this host can run; docker cannot: {}",
-                    what.unwrap_or_default()
-                ))
-            }
-        }),
+            .map(|container| docker(container, ASKED.into()))
+            .map_err(cannot(Kind::Docker)),
+        Some(Kind::Smolmachines) => machine(image)
+            .map(|machine| smolmachines(machine, ASKED.into()))
+            .map_err(cannot(Kind::Smolmachines)),
+        None => Ok(strongest(image)),
     }
 }
 
-fn docker(reached: (Container, Option<String>), why: &str) -> Chosen {
+fn strongest(image: Option<&ImageSource>) -> Chosen {
+    const STRONGEST: &str = "the strongest that this host can run";
+    let because = |missing: &[Missing]| {
+        let what = missing.first().map(|missing| missing.what.clone());
+        what.unwrap_or_default()
+    };
+    let stronger = match machine(image) {
+        Ok(machine) => {
+            return smolmachines(
+                machine,
+                format!("{STRONGEST}; smolvm is here, and a hypervisor"),
+            );
+        }
+        Err(missing) => format!("smolmachines cannot: {}", because(&missing)),
+    };
+    match container(image) {
+        Ok(container) => docker(
+            container,
+            format!("{STRONGEST}; an engine answers; {stronger}"),
+        ),
+        Err(missing) => local(format!(
+            "{STRONGEST}; docker cannot: {}; {stronger}",
+            because(&missing)
+        )),
+    }
+}
+
+fn local(why: String) -> Chosen {
+    Chosen {
+        kind: Kind::Local,
+        why,
+        container: None,
+        machine: None,
+    }
+}
+
+fn docker(reached: (Container, Option<String>), why: String) -> Chosen {
     let (container, note) = reached;
     Chosen {
         kind: Kind::Docker,
         why: match note {
             Some(note) => format!("{why}; {note}"),
-            None => why.into(),
+            None => why,
         },
         container: Some(container),
+        machine: None,
     }
+}
+
+fn smolmachines(machine: Machine, why: String) -> Chosen {
+    Chosen {
+        kind: Kind::Smolmachines,
+        why,
+        container: None,
+        machine: Some(machine),
+    }
+}
+
+/// The machine that there would be.
+fn machine(image: Option<&ImageSource>) -> Result<Machine, Vec<Missing>> {
+    let Some(image) = image else {
+        return Err(no_image("a machine"));
+    };
+    let smolvm = smol::preflight()?;
+    // Images come from an engine, all but our own.
+    if !matches!(image, ImageSource::Own | ImageSource::Archive(_)) {
+        docker::Engine::connect().map_err(|missing| vec![missing])?;
+    }
+    Ok(Machine {
+        image: image.clone(),
+        program: smolvm.caller.program,
+        version: smolvm.version.to_string(),
+        channel: smolvm.channel.to_string(),
+    })
+}
+
+fn no_image(of: &str) -> Vec<Missing> {
+    vec![Missing {
+        what: format!("the bottle names no image for {of}"),
+        remedy: "write `image: NAME` or `dockerfile: PATH` into its agent_provider".into(),
+    }]
 }
 
 /// The container that there would be, and what should be known about it.
 fn container(image: Option<&ImageSource>) -> Result<(Container, Option<String>), Vec<Missing>> {
     let Some(image) = image else {
-        return Err(vec![Missing {
-            what: "the bottle names no image for a container".into(),
-            remedy: "write `image: NAME` or `dockerfile: PATH` into its agent_provider".into(),
-        }]);
+        return Err(no_image("a container"));
     };
+    if let ImageSource::Archive(path) = image {
+        return Err(vec![Missing {
+            what: format!(
+                "the image is the archive {}, which containers are not made of",
+                path.display()
+            ),
+            remedy: format!(
+                "`docker load -i {}`, and write its name into the bottle",
+                path.display()
+            ),
+        }]);
+    }
     let reached = docker::reach()?;
     let container = Container {
         image: image.clone(),

@@ -4,6 +4,7 @@
 //! [`Backend::sidecar`], [`Backend::isolate`], [`Backend::probe`], [`Backend::attach`], [`Backend::wait`]. A step that fails
 //! ends the session; no step has a weaker way of doing it.
 
+pub mod canary;
 mod choose;
 pub mod proof;
 

@@ -5,11 +5,13 @@ use std::io::Write;
 use super::CliError;
 use crate::docker;
 use crate::exit::Exit;
+use crate::smol;
 use crate::state::{Standing, State};
 
 pub(super) fn run(dry_run: bool) -> Result<Exit, CliError> {
     let found = docker::find_leftovers()?.unwrap_or_default();
-    for name in &found.spared {
+    let machines = smol::sweep::look(&State::locate()?.machines(), true)?;
+    for name in found.spared.iter().chain(&machines.spared) {
         writeln!(
             std::io::stderr(),
             "note: {name} is left alone: its launcher is another user's or runs in another container"
@@ -24,9 +26,11 @@ pub(super) fn run(dry_run: bool) -> Result<Exit, CliError> {
             .map(|bottle| bottle.name)
             .collect();
         removed.extend(found.dead.into_keys());
+        removed.extend(machines.dead);
     } else {
         let state = State::open()?;
         removed = docker::sweep_leftovers()?;
+        removed.extend(smol::sweep::sweep(&state.machines(), true)?);
         removed.extend(state.sweep_all()?);
         docker::forget_old_launchers(&state.guest())?;
     }

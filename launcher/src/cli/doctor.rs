@@ -8,6 +8,7 @@ use crate::docker;
 use crate::exit::Exit;
 use crate::local::Local;
 use crate::manifest::Home;
+use crate::smol;
 use crate::state::{Alias, State};
 
 pub(super) fn run() -> Result<Exit, CliError> {
@@ -46,6 +47,21 @@ pub(super) fn run() -> Result<Exit, CliError> {
             }
         }
     }
+    let smolvm = smol::preflight();
+    match &smolvm {
+        Ok(smolvm) => writeln!(
+            out,
+            "ok       backend smolmachines: smolvm {} ({}), channel {}",
+            smolvm.version,
+            smolvm.caller.program.display(),
+            smolvm.channel
+        )?,
+        Err(missing) => {
+            for thing in missing {
+                writeln!(out, "missing  backend smolmachines: {thing}")?;
+            }
+        }
+    }
     for later in LATER {
         writeln!(
             out,
@@ -73,7 +89,7 @@ pub(super) fn run() -> Result<Exit, CliError> {
         Err(error) => writeln!(out, "missing  manifests: {error}")?,
     }
     // One backend is enough.
-    Ok(if missing.is_empty() || engine.is_ok() {
+    Ok(if missing.is_empty() || engine.is_ok() || smolvm.is_ok() {
         Exit::Ok
     } else {
         Exit::Preflight

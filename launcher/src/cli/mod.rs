@@ -26,7 +26,7 @@ use crate::operator::OperatorError;
 use crate::plan::PlanError;
 use crate::session::SessionError;
 use crate::state::{NameError, StateError};
-use crate::{demo, guest, local, sidecar};
+use crate::{demo, guest, local, sidecar, smol};
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or manifest, 3 preflight, 4 boundary not confirmed, \
 5 teardown incomplete, 10 findings; otherwise the agent's own.";
@@ -130,6 +130,19 @@ enum Command {
     ContainerProbe,
     #[command(name = "__container-health", hide = true)]
     ContainerHealth,
+    #[command(name = "__machine-init", hide = true)]
+    MachineInit,
+    #[command(name = "__machine-run", hide = true)]
+    MachineRun { number: u32 },
+    #[command(name = "__machine-become", hide = true)]
+    MachineBecome { number: u32 },
+    #[command(name = "__machine-watchdog", hide = true)]
+    MachineWatchdog { note: std::path::PathBuf },
+    #[command(name = "__tether", hide = true, disable_help_flag = true)]
+    Tether {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -213,6 +226,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::ContainerRun { arguments } => return guest::run::main(&arguments),
         Command::ContainerProbe => return guest::probe::main(),
         Command::ContainerHealth => return guest::health::main(),
+        Command::MachineInit => return guest::machine::main(),
+        Command::MachineRun { number } => return guest::program::run(number),
+        Command::MachineBecome { number } => return guest::program::r#become(number),
+        Command::MachineWatchdog { note } => return smol::sweep::watchdog(&note),
+        Command::Tether { arguments } => return smol::tether::main(&arguments),
         // Its exit code for findings is the user's to choose, so it is not one of `Exit`.
         Command::Scan(arguments) => return proxy::scan::main(&arguments),
         Command::VerifyAudit { file } => {
@@ -280,6 +298,11 @@ fn run(command: Command) -> Result<Exit, CliError> {
         | Command::ContainerRun { .. }
         | Command::ContainerProbe
         | Command::ContainerHealth
+        | Command::MachineInit
+        | Command::MachineRun { .. }
+        | Command::MachineBecome { .. }
+        | Command::MachineWatchdog { .. }
+        | Command::Tether { .. }
         | Command::VerifyAudit { .. }
         | Command::Scan(_) => Ok(Exit::Usage),
     }

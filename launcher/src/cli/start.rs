@@ -14,6 +14,7 @@ use crate::manifest::{Home, ManifestError};
 use crate::place::Private;
 use crate::plan::{self, Draft, Git, Plan, PlanError};
 use crate::session::{self, Attach, Options, terminal};
+use crate::smol;
 use crate::state::{Name, State};
 
 /// The built-in agent, which needs no manifest.
@@ -107,19 +108,23 @@ pub(crate) fn say_backend(plan: &Plan) -> std::io::Result<()> {
     )
 }
 
-/// Removes what killed launchers left, in the engine first: a bottle's directory is gone last.
+/// Removes what killed launchers left, containers and machines first: a bottle's directory is gone last.
 pub(crate) fn sweep(state: &State) -> Result<(), CliError> {
-    let mut names = match docker::sweep_leftovers() {
-        Ok(names) => names,
-        Err(error) => {
+    let mut names = Vec::new();
+    let swept = [
+        docker::sweep_leftovers(),
+        smol::sweep::sweep(&state.machines(), false),
+    ];
+    for swept in swept {
+        match swept {
+            Ok(swept) => names.extend(swept),
             // What is dead does not get stronger by staying; this bottle can start without it.
-            writeln!(
+            Err(error) => writeln!(
                 std::io::stderr(),
                 "note: leftovers could not be removed: {error}; try `launcher cleanup`"
-            )?;
-            Vec::new()
+            )?,
         }
-    };
+    }
     names.extend(state.sweep()?);
     names.sort();
     names.dedup();

@@ -23,13 +23,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::backend::{Chosen, Kind, choose};
 use crate::cli::CliError;
 use crate::cli::start::{StartArguments, say_backend, sweep};
-use crate::docker::User;
 use crate::exit::Exit;
 use crate::manifest::{Home, ImageSource, Template};
 use crate::place::Private;
 use crate::plan::{self, Draft, Git, Plan};
 use crate::session::{self, Attach, OnGround, Options, Started};
 use crate::state::State;
+use crate::user::User;
 use attack::{Attempt, BRIEFING, Briefing, Line, Row};
 use report::{Judged, Report};
 use target::{Canary, Origin};
@@ -45,6 +45,8 @@ const DEMO_USER: User = User {
 };
 /// The demo takes a few seconds; one that hangs must say so and end.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A machine boots first, and some boot slowly.
+const PATIENCE_OF_MACHINES: Duration = Duration::from_secs(1200);
 
 /// `launcher __demo-agent`: the demo's half inside of the bottle.
 pub fn agent() -> Exit {
@@ -306,10 +308,14 @@ async fn play(
         }
         anyhow::Ok(attempts)
     };
+    let patience = match plan.backend {
+        Kind::Smolmachines => PATIENCE_OF_MACHINES,
+        Kind::Docker | Kind::Local => PATIENCE,
+    };
     let session = session::run(plan, state, private, options);
     let both = async { tokio::join!(session, listen) };
-    let (outcome, attempts) = tokio::time::timeout(PATIENCE, both)
+    let (outcome, attempts) = tokio::time::timeout(patience, both)
         .await
-        .context("it took longer than two minutes")?;
+        .with_context(|| format!("it took longer than {} s", patience.as_secs()))?;
     Ok((attempts?, outcome?.exit))
 }

@@ -4,7 +4,6 @@
 //! socket, which is the one thing of the sidecar's that is mounted. So nothing depends on an engine's firewall: Docker
 //! 20.10 gives even an internal network a default route, and a host's bridge is an address of the host.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -24,14 +23,14 @@ use super::container::{self, Lifeline};
 use super::engine::{Engine, EngineError};
 use super::hijack::{self, Source, Writer};
 use super::names::{Owner, Role};
-use super::parts::{DIRECTORY, Kept};
-use super::user::User;
 use crate::backend::{BackendError, Bottle, Streams, Terminal};
-use crate::environment::AGENT_HOME;
+use crate::environment::{self, AGENT_HOME, LOADER_VARIABLES};
 use crate::exit::Exit;
 use crate::guest::{self, InitBriefing, InitReport, Order, RUN};
+use crate::parts::{DIRECTORY, Kept};
 use crate::state::PROXY_PORT;
 use crate::undo::UndoStack;
+use crate::user::User;
 
 const PIDS: i64 = 4096;
 /// Of the host's memory; the host has to stay usable.
@@ -45,9 +44,6 @@ const NO_DETACH: &str = "ctrl-@,ctrl-^,ctrl-@,ctrl-^,ctrl-@,ctrl-^,ctrl-@";
 const MAX_REPORT: usize = 1024 * 1024;
 /// For the last of a program's output to come from the engine.
 const LAST: Duration = Duration::from_millis(500);
-/// They would be in our helpers too, which run in the same environment.
-const LOADER_VARIABLES: [&str; 4] = ["LD_PRELOAD", "LD_AUDIT", "LD_DEBUG", "GLIBC_TUNABLES"];
-
 /// The container, running its first process.
 #[derive(Debug)]
 pub struct Contained {
@@ -265,7 +261,10 @@ impl Contained {
     ) -> Result<Option<Terminal>, BackendError> {
         let start = |error: io::Error| BackendError::Start(error.to_string());
         let terminal = matches!(streams, Streams::Terminal);
-        let env = self.environment(env);
+        let env = environment::over_image(&self.env, env)
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let exec = self.create(engine, kept, command, env, terminal).await?;
         let (reader, writer) = open(engine, &exec, terminal).await.map_err(start)?;
         let (flow, output) = watch::channel(Flow::Reading);
@@ -375,29 +374,6 @@ impl Contained {
             )
             .await?;
         Ok(created.id)
-    }
-
-    /// The image's environment and ours; ours wins, but for a search path that nobody has set.
-    fn environment(&self, env: &[(String, String)]) -> Vec<String> {
-        let mut all: HashMap<&str, &str> = self
-            .env
-            .iter()
-            .filter_map(|pair| pair.split_once('='))
-            .filter(|(name, _)| !LOADER_VARIABLES.contains(name))
-            .collect();
-        let of_the_image = all.get("PATH").copied();
-        all.extend(
-            env.iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
-        );
-        if all.get("PATH") == Some(&crate::environment::PATH)
-            && let Some(path) = of_the_image
-        {
-            all.insert("PATH", path);
-        }
-        all.iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect()
     }
 
     fn cleared(&self) -> Vec<String> {

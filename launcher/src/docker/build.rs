@@ -48,6 +48,16 @@ pub async fn provide(
                 remedy: format!("`docker pull {name}` or build it; the launcher pulls nothing"),
             }])
         }),
+        ImageSource::Archive(path) => Err(BackendError::Missing(vec![Missing {
+            what: format!(
+                "the image is the archive {}, which containers are not made of",
+                path.display()
+            ),
+            remedy: format!(
+                "`docker load -i {}`, and its name in the bottle",
+                path.display()
+            ),
+        }])),
         ImageSource::Dockerfile(path) => {
             let context = context(path)
                 .map_err(|error| BackendError::Isolate(format!("{}: {error}", path.display())))?;

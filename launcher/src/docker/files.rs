@@ -14,23 +14,16 @@ use futures_util::StreamExt;
 use super::container;
 use super::engine::{Engine, EngineError, Kind};
 use super::names::{Owner, Role};
-use super::user::User;
-use crate::environment::{AGENT_HOME, AGENT_USER, CA_BUNDLE, CA_CERTIFICATE};
+use crate::environment::{CA_BUNDLE, CA_CERTIFICATE};
+use crate::guest::etc::{BUNDLES, group, passwd};
 use crate::local::etc::gitconfig;
 use crate::plan::Plan;
 use crate::undo::UndoStack;
+use crate::user::User;
 
 const MAX_FILE: usize = 8 * 1024 * 1024;
 /// Links from one place of an image to another, such as /etc/ssl/cert.pem of Alpine.
 const MAX_LINKS: usize = 8;
-/// Where toolchains look for the system's certificates when no variable tells them.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 /// The image's own, as far as it has them.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -211,57 +204,9 @@ pub fn provide(
     Ok(mounts)
 }
 
-/// Its own lines, without another user of this number or name, and the agent.
-fn passwd(own: &str, user: User) -> String {
-    let mut text = kept(own, user.uid);
-    if text.is_empty() {
-        text.push_str("root:x:0:0:root:/root:/bin/sh\n");
-    }
-    text.push_str(&format!(
-        "{AGENT_USER}:x:{}:{}::{AGENT_HOME}:/bin/sh\n",
-        user.uid, user.gid
-    ));
-    text
-}
-
-fn group(own: &str, user: User) -> String {
-    let mut text = kept(own, user.gid);
-    if text.is_empty() {
-        text.push_str("root:x:0:\n");
-    }
-    text.push_str(&format!("{AGENT_USER}:x:{}:\n", user.gid));
-    text
-}
-
-fn kept(own: &str, id: u32) -> String {
-    let id = id.to_string();
-    own.lines()
-        .filter(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next();
-            !line.is_empty() && name != Some(AGENT_USER) && fields.nth(1) != Some(id.as_str())
-        })
-        .map(|line| format!("{line}\n"))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_agent_is_a_user_of_its_image() {
-        let user = User {
-            uid: 1000,
-            gid: 100,
-        };
-        let own = "root:x:0:0:root:/root:/bin/bash\nnode:x:1000:1000::/home/node:/bin/bash\n";
-        assert_eq!(
-            passwd(own, user),
-            "root:x:0:0:root:/root:/bin/bash\nagent:x:1000:100::/home/agent:/bin/sh\n"
-        );
-        assert_eq!(group("", user), "root:x:0:\nagent:x:100:\n");
-    }
 
     #[test]
     fn links_stay_in_the_image() {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::engine::{Engine, EngineError, Kind};
 use super::names;
-use super::parts::{DIRECTORY, Kept};
+use crate::parts::{DIRECTORY, Kept};
 
 const REPOSITORY: &str = "bot-bottle-sidecar";
 /// Nobody, where the container's maker did not say who.

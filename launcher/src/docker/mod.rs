@@ -18,11 +18,9 @@ mod hijack;
 mod image;
 mod names;
 mod network;
-mod parts;
 mod sidecar;
 pub mod sweep;
 mod trial;
-mod user;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -33,26 +31,31 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::query_parameters::ListContainersOptionsBuilder;
+use futures_util::StreamExt;
 use rustix::process::Signal;
+use tokio::io::AsyncWriteExt;
 
 pub use engine::Engine;
 pub use facts::Facts;
 pub use sidecar::Contained as ContainedSidecar;
-pub use user::User;
 
 use crate::backend::{
     Agent, Backend, BackendError, Bottle, Channel, Missing, Proof, Streams, Terminal,
 };
 use crate::exit::Exit;
-use crate::plan::{Plan, Program};
+use crate::owner::Owner;
+use crate::parts::{self, Kept, Parts};
+use crate::plan::{ImageSource, Plan, Program};
 use crate::sidecar::{Handle, Sidecar, SidecarError, SidecarStart};
 use crate::state::{BottleDir, PROXY_PORT, pool};
 use crate::undo::UndoStack;
+use crate::user::User;
 use agent::Contained;
 use engine::EngineError;
-use names::Owner;
 use network::Network;
-use parts::{Kept, Parts};
+
+/// For an image of gigabytes, on a slow disk.
+const SAVE: Duration = Duration::from_secs(1800);
 
 impl From<EngineError> for BackendError {
     fn from(error: EngineError) -> Self {
@@ -330,6 +333,30 @@ impl Backend for Docker {
     }
 }
 
+/// Writes an image of an engine's into a file, as `docker save` does; it is built first where it has to be.
+pub async fn save(source: &ImageSource, to: &Path) -> Result<(), BackendError> {
+    let engine = Engine::connect().map_err(|missing| BackendError::Missing(vec![missing]))?;
+    let image = build::provide(&engine, source, "").await?;
+    let file = tokio::fs::File::create(to).await?;
+    Ok(engine
+        .change_within(SAVE, "save the image", |docker| async move {
+            write_image(&docker, &image.id, file).await
+        })
+        .await?)
+}
+
+async fn write_image(
+    docker: &bollard::Docker,
+    image: &str,
+    mut file: tokio::fs::File,
+) -> Result<(), bollard::errors::Error> {
+    let mut pieces = docker.export_image(image);
+    while let Some(piece) = pieces.next().await {
+        file.write_all(&piece?).await?;
+    }
+    Ok(file.flush().await?)
+}
+
 /// Aliases that containers of any user's are published on, and whose they are.
 async fn published(engine: &Engine) -> Result<Vec<(Ipv4Addr, String)>, EngineError> {
     let options = ListContainersOptionsBuilder::default().build();
@@ -343,7 +370,7 @@ async fn published(engine: &Engine) -> Result<Vec<(Ipv4Addr, String)>, EngineErr
         let holder = container
             .labels
             .as_ref()
-            .and_then(|labels| labels.get(names::SLUG).cloned())
+            .and_then(|labels| labels.get(crate::owner::SLUG).cloned())
             .or_else(|| container.names.as_ref()?.first().cloned())
             .unwrap_or_else(|| "a container".into());
         for port in container.ports.unwrap_or_default() {
@@ -384,12 +411,12 @@ pub fn forget_old_launchers(base: &Path) -> io::Result<()> {
     if !base.exists() {
         return Ok(());
     }
-    let Ok(engine) = Engine::connect() else {
-        return Ok(());
-    };
     let kept = Parts::own()?.keep(base)?;
-    let (caller, base) = (engine.clone(), base.to_owned());
-    engine.blocking(async move { sweep::old_launchers(&caller, &base, &kept.content).await })?
+    if let Ok(engine) = Engine::connect() {
+        let (caller, current) = (engine.clone(), kept.content.clone());
+        engine.blocking(async move { sweep::old_images(&caller, &current).await })??;
+    }
+    parts::forget_others(base, &kept.content)
 }
 
 /// Kills a container at once, as an attack would; waits until its processes are gone.

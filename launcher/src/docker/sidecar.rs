@@ -17,13 +17,13 @@ use super::engine::Engine;
 use super::hijack::{self, Source};
 use super::names::{Owner, Role};
 use super::network::Network;
-use super::parts::Kept;
-use super::user::User;
 use crate::guest::{self, CERTIFICATE, CONFIGURATION, CONTROL, LOGS, RUN, SOCKET, SidecarBriefing};
 use crate::operator;
+use crate::parts::Kept;
 use crate::sidecar::{READY, SidecarError, SidecarStart, check_ready};
 use crate::state::{PROXY_PORT, bottle};
 use crate::undo::UndoStack;
+use crate::user::User;
 
 /// Held bodies, decoded ones and connections have their own bounds inside (`proxy::limits`).
 const MEMORY: i64 = 1024 * 1024 * 1024;

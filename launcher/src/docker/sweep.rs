@@ -1,9 +1,7 @@
 //! What dead launchers left in the engine, found by its labels.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::io;
-use std::path::Path;
 
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
@@ -109,8 +107,8 @@ async fn remove(engine: &Engine, left: Left) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Copies and images of earlier launchers, which nothing runs from any more.
-pub async fn old_launchers(engine: &Engine, base: &Path, current: &str) -> io::Result<()> {
+/// Images of earlier launchers, which nothing runs from any more.
+pub async fn old_images(engine: &Engine, current: &str) -> io::Result<()> {
     let filters = HashMap::from([
         ("label".to_owned(), vec![names::CONTENT.to_owned()]),
         (
@@ -147,18 +145,6 @@ pub async fn old_launchers(engine: &Engine, base: &Path, current: &str) -> io::R
                     .await
             })
             .await;
-    }
-    for entry in fs::read_dir(base)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(current) {
-            continue;
-        }
-        if path.is_dir() {
-            fs::remove_dir_all(&path)?;
-        } else {
-            fs::remove_file(&path)?;
-        }
     }
     Ok(())
 }

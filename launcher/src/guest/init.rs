@@ -39,7 +39,10 @@ fn start() -> io::Result<()> {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    relay::start(SocketAddrV4::new(briefing.alias, briefing.port), directory)?;
+    relay::start(
+        SocketAddrV4::new(briefing.alias, briefing.port),
+        relay::To::Directory(directory),
+    )?;
     std::thread::Builder::new()
         .name("orders".into())
         .spawn(|| {

@@ -5,15 +5,20 @@
 //!                           └── __sidecar     as on the host
 //! agent's container     __container-init      pid 1: relay from the alias to the sidecar's socket, reaper, lifeline
 //!                       __container-run       exec'd by the engine: filters system calls and becomes the program
+//! micro-VM              __machine-init        as the guest's root: relay, the image made a bottle, lifeline
+//!                       __machine-run         exec'd by smolvm: gives up root and becomes the program
 //! ```
 //!
 //! What they are told comes through standard input, which nobody records: not in an argument, a variable, a label or a
 //! file, where `docker inspect` would show it. The same stream is a lifeline: when the launcher dies, however it dies, the
 //! engine closes it, pid 1 ends, and the kernel ends all of the container.
 
+pub mod etc;
 pub mod health;
 pub mod init;
+pub mod machine;
 pub mod probe;
+pub mod program;
 pub mod run;
 pub mod sidecar;
 

@@ -1,7 +1,8 @@
 //! `__container-probe`: tries to get out of an agent's container, under the very confinement that the agent will have.
 //!
-//! The first question is whether there is a route. Only where there is none are addresses tried at all, so that no packet
-//! of a probe can leave the host; those that answer are listeners of the launcher's, which decides by what they heard.
+//! The first question is whether there is a route. Only where there is none are addresses tried at all, so that no
+//! packet of a probe can leave the host; those that answer are listeners of the launcher's, which decides by what they
+//! heard.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -43,6 +44,10 @@ pub struct Task {
     /// Whether the kernel in there is gVisor's, which shows a process to others of its user, whatever it asks for. The
     /// first process of a container has nothing that the agent lacks.
     pub gvisor: bool,
+    /// Whether there is a network, whose other end is a list that lets through to the sidecar alone. Packets of the
+    /// probe end there.
+    #[serde(default)]
+    pub networked: bool,
     /// Paths of the host.
     pub hidden: Vec<PathBuf>,
 }
@@ -64,7 +69,12 @@ pub fn main() -> ExitCode {
 
 fn run(task: &Task) -> Vec<Check> {
     let sidecar = SocketAddrV4::new(task.alias, task.port);
-    let (interfaces, routes) = (probe::interfaces(), probe::routes());
+    let (interfaces, routes) = if task.networked {
+        let behind = || Ok("behind the machine's list".to_owned());
+        (behind(), behind())
+    } else {
+        (probe::interfaces(), probe::routes())
+    };
     let closed = interfaces.is_ok() && routes.is_ok();
     let only_if_closed = |check: &dyn Fn() -> Outcome| {
         if closed {
@@ -80,7 +90,7 @@ fn run(task: &Task) -> Vec<Check> {
         routes,
         only_if_closed(&|| resolver(task)),
         only_if_closed(&|| host(task)),
-        only_if_closed(&outside),
+        only_if_closed(&|| outside(task)),
         probe::identity(),
         probe::system_calls(),
         files(task),
@@ -119,6 +129,11 @@ fn resolver(task: &Task) -> Outcome {
         .chain(task.resolvers.iter().copied());
     for ip in all {
         let address = SocketAddr::new(ip, 53);
+        if task.networked {
+            // Something answers in every machine with a network. It must not know anything.
+            refuses(address)?;
+            continue;
+        }
         if TcpStream::connect_timeout(&address, PATIENCE).is_ok() {
             return Err(format!("{address} took a TCP connection"));
         }
@@ -130,8 +145,48 @@ fn resolver(task: &Task) -> Outcome {
 }
 
 /// Asks for the root's name servers.
+const QUERY: [u8; 17] = [0x62, 0x62, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+
+/// Whether a resolver says nothing, or that there is no such name, over UDP and TCP.
+fn refuses(address: SocketAddr) -> Result<(), String> {
+    let over_udp = || -> io::Result<Vec<u8>> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(address)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send(&QUERY)?;
+        let mut answer = [0; 512];
+        let length = socket.recv(&mut answer)?;
+        Ok(answer.get(..length).unwrap_or_default().to_vec())
+    };
+    let over_tcp = || -> io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&[0, 17])?;
+        stream.write_all(&QUERY)?;
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut answer)?;
+        Ok(answer)
+    };
+    for (way, answer) in [("UDP", over_udp()), ("TCP", over_tcp())] {
+        if answer.is_ok_and(|answer| knows(&answer)) {
+            return Err(format!("{address} answered a query over {way}"));
+        }
+    }
+    Ok(())
+}
+
+/// RFC 1035, 4.1.1: no error and at least one record. What is too short says nothing.
+fn knows(answer: &[u8]) -> bool {
+    match answer {
+        [_, _, _, flags, _, _, high, low, ..] => flags & 0x0f == 0 && (*high, *low) != (0, 0),
+        _ => false,
+    }
+}
+
+/// Whether it answers at all.
 fn answers(address: SocketAddr) -> bool {
-    const QUERY: [u8; 17] = [0x62, 0x62, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
     let ask = || -> io::Result<usize> {
         let local: SocketAddr = if address.is_ipv4() {
             (Ipv4Addr::UNSPECIFIED, 0).into()
@@ -156,14 +211,14 @@ fn host(task: &Task) -> Outcome {
         }
         // To an address of the container's own loopback it can be sent; whether it was heard is the launcher's to say.
         let sent = send(*canary);
-        if sent && !canary.ip().is_loopback() {
+        if sent && !canary.ip().is_loopback() && !task.networked {
             return Err(format!("a datagram to {canary} was sent"));
         }
     }
     Ok(format!("{} listeners out of reach", task.canaries.len()))
 }
 
-fn outside() -> Outcome {
+fn outside(task: &Task) -> Outcome {
     let addresses: [SocketAddr; 4] = [
         ([169, 254, 169, 254], 80).into(),
         ([192, 0, 2, 1], 443).into(),
@@ -178,7 +233,8 @@ fn outside() -> Outcome {
         if TcpStream::connect_timeout(&address, PATIENCE).is_ok() {
             return Err(format!("a TCP connection to {address} was accepted"));
         }
-        if send(address) {
+        // Behind a list a datagram is taken and thrown away.
+        if send(address) && !task.networked {
             return Err(format!("a datagram to {address} was sent"));
         }
     }

@@ -15,7 +15,7 @@ use rustix::termios::tcgetwinsize;
 use crate::local::{seccomp, sys};
 
 /// As shells say it.
-const NOT_FOUND: u8 = 127;
+pub const NOT_FOUND: u8 = 127;
 
 pub fn main(arguments: &[OsString]) -> ExitCode {
     let Some((program, arguments)) = arguments.split_first() else {

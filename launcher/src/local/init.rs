@@ -59,8 +59,11 @@ fn serve(channel: &Arc<OwnedFd>) -> Result<(), StepError> {
     rustix::system::sethostname(setup.hostname.as_bytes()).step("set the host name")?;
     netlink::loopback_up().step("bring the loopback interface up")?;
     let kept = root::enter(&setup)?;
-    relay::start(SocketAddrV4::new(setup.alias, setup.port), sidecar)
-        .step(format!("listen on {}:{}", setup.alias, setup.port))?;
+    relay::start(
+        SocketAddrV4::new(setup.alias, setup.port),
+        relay::To::Directory(sidecar),
+    )
+    .step(format!("listen on {}:{}", setup.alias, setup.port))?;
 
     let children = Arc::new(Children::default());
     let (reaper, answers) = (Arc::clone(&children), Arc::clone(channel));

@@ -17,7 +17,7 @@ mod mounts;
 mod netlink;
 pub mod parent;
 pub mod probe;
-mod program;
+pub(crate) mod program;
 pub(crate) mod relay;
 mod root;
 pub(crate) mod seccomp;

@@ -112,8 +112,23 @@ pub(crate) fn password(address: SocketAddrV4) -> Outcome {
     }
 }
 
-/// The status of the answer to a harmless question.
+/// The status of the answer to a harmless question. One that is cut off is asked again: what carries a connection out of a
+/// machine may drop the last of it when the sidecar closes at once.
 pub(crate) fn ask(address: SocketAddrV4, password: Option<&str>) -> io::Result<u16> {
+    for _ in 0..3 {
+        match ask_once(address, password) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) => {}
+            answer => return answer,
+        }
+    }
+    ask_once(address, password)
+}
+
+fn ask_once(address: SocketAddrV4, password: Option<&str>) -> io::Result<u16> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(address), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -100,15 +100,20 @@ fn streams(run: &Run, mut fds: impl Iterator<Item = OwnedFd>) -> Result<(), Step
 }
 
 fn drop_capabilities() -> Result<(), StepError> {
-    let step = || "drop capabilities";
-    clear_ambient_capability_set().step(step())?;
+    bound_capabilities().step("drop capabilities")?;
+    give_up_capabilities().step("drop capabilities")
+}
+
+/// Takes every capability from what this process may become, and keeps its own until [`give_up_capabilities`].
+pub(crate) fn bound_capabilities() -> io::Result<()> {
+    clear_ambient_capability_set()?;
     // By number, so that those go too which are newer than our names for them.
     for number in 0..u64::BITS {
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
             Ok(()) => {}
             // The first that this kernel does not know; there are none above it.
             Err(rustix::io::Errno::INVAL) => break,
-            Err(error) => return Err(error).step(step()),
+            Err(error) => return Err(error.into()),
         }
     }
     let locked = CapabilitiesSecureBits::NO_ROOT
@@ -117,14 +122,19 @@ fn drop_capabilities() -> Result<(), StepError> {
         | CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
-    set_capabilities_secure_bits(locked).step("lock the secure bits")?;
+    set_capabilities_secure_bits(locked)
+        .map_err(|error| io::Error::other(format!("lock the secure bits: {error}")))
+}
+
+/// Gives up those that are left, and the ways to get others.
+pub(crate) fn give_up_capabilities() -> io::Result<()> {
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, none).step(step())?;
-    set_no_new_privs(true).step("forbid new privileges")
+    set_capabilities(None, none)?;
+    Ok(set_no_new_privs(true)?)
 }
 
 fn find(run: &Run) -> Result<PathBuf, StepError> {

@@ -1,6 +1,6 @@
 //! The bottle's one way out: a listener on the alias, each of its connections joined to the sidecar's socket.
 //!
-//! The socket has no path in the bottle. It is reached through a descriptor of its directory, which only this process
+//! Where the bottle is handed the directory of the socket, the socket has no path in there. It is reached through a descriptor of its directory, which only this process
 //! has, and whose `/proc` entry the agent cannot open.
 
 use std::io;
@@ -16,8 +16,17 @@ use tokio::sync::Semaphore;
 /// Connections at a time; a further one waits in the kernel's queue. The sidecar has its own, lower-level limits.
 const MAX_CONNECTIONS: usize = 512;
 
+/// The relay's other end.
+#[derive(Debug)]
+pub enum To {
+    /// The sidecar's socket, in this directory.
+    Directory(OwnedFd),
+    /// The sidecar's address, for a machine that has a network which leads there and nowhere else.
+    Address(SocketAddrV4),
+}
+
 /// Listens, and serves on a thread of its own. Returns once the address is bound.
-pub fn start(address: SocketAddrV4, directory: OwnedFd) -> io::Result<()> {
+pub fn start(address: SocketAddrV4, to: To) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -27,14 +36,14 @@ pub fn start(address: SocketAddrV4, directory: OwnedFd) -> io::Result<()> {
     std::thread::Builder::new()
         .name("relay".into())
         .spawn(move || {
-            runtime.block_on(serve(listener, Arc::new(directory)));
+            runtime.block_on(serve(listener, Arc::new(to)));
             // Without its relay a bottle is only offline. It ends, because nobody would know why.
             std::process::exit(1);
         })?;
     Ok(())
 }
 
-async fn serve(listener: TcpListener, directory: Arc<OwnedFd>) {
+async fn serve(listener: TcpListener, to: Arc<To>) {
     let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
         return;
     };
@@ -45,10 +54,10 @@ async fn serve(listener: TcpListener, directory: Arc<OwnedFd>) {
         };
         match listener.accept().await {
             Ok((agent, _)) => {
-                let directory = Arc::clone(&directory);
+                let to = Arc::clone(&to);
                 tokio::spawn(async move {
                     // Either side may end a connection at any time; there is nobody to tell and nothing to mend.
-                    let _ended = join(agent, &directory).await;
+                    let _ended = join(agent, &to).await;
                     drop(permit);
                 });
             }
@@ -58,9 +67,25 @@ async fn serve(listener: TcpListener, directory: Arc<OwnedFd>) {
     }
 }
 
-async fn join(mut agent: TcpStream, directory: &OwnedFd) -> io::Result<()> {
-    let path = format!("/proc/self/fd/{}/egress.sock", directory.as_raw_fd());
-    let mut sidecar = UnixStream::connect(path).await?;
-    copy_bidirectional(&mut agent, &mut sidecar).await?;
+async fn join(mut agent: TcpStream, to: &To) -> io::Result<()> {
+    match to {
+        To::Directory(directory) => {
+            let path = format!("/proc/self/fd/{}/egress.sock", directory.as_raw_fd());
+            let mut sidecar = UnixStream::connect(path).await?;
+            copy_bidirectional(&mut agent, &mut sidecar).await?;
+        }
+        To::Address(address) => {
+            let mut sidecar = dial(*address).await?;
+            copy_bidirectional(&mut agent, &mut sidecar).await?;
+        }
+    }
     Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one fixed address, of the sidecar's own, from inside of a machine that reaches no other"
+)]
+async fn dial(address: SocketAddrV4) -> io::Result<TcpStream> {
+    TcpStream::connect(address).await
 }

@@ -16,6 +16,8 @@ pub enum ImageSource {
     /// One that the engine has. Nothing is pulled.
     Named(String),
     Dockerfile(PathBuf),
+    /// What `docker save` wrote, for machines, which need no engine with it.
+    Archive(PathBuf),
     BuiltIn {
         provider: &'static str,
         #[serde(skip)]
@@ -43,6 +45,35 @@ impl ImageSource {
                 crate::escape::Escaped(text).to_string()
             ))
         }
+    }
+
+    /// `~/x.tar`, `/x.tar`, `./x.tar`: relative to the manifest's directory. `None` where it is no path of an archive.
+    pub fn archive(
+        text: &str,
+        manifest: &Path,
+        home: Option<&Path>,
+    ) -> Option<Result<Self, String>> {
+        let is_path = ["/", "./", "../", "~/"]
+            .iter()
+            .any(|start| text.starts_with(start));
+        if !is_path || !text.ends_with(".tar") {
+            return None;
+        }
+        let path = match (text.strip_prefix("~/"), home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            (Some(_), None) => {
+                return Some(Err(format!(
+                    "image: {text} starts with ~, and HOME is not set"
+                )));
+            }
+            (None, _) => manifest.parent().unwrap_or(Path::new("/")).join(text),
+        };
+        Some(match std::fs::canonicalize(&path) {
+            Ok(path) if path.is_file() => Ok(Self::Archive(path)),
+            _ => Err(format!(
+                "image: {text} is not there; `docker save IMAGE -o FILE.tar` writes one"
+            )),
+        })
     }
 
     /// Relative to the manifest's directory. What is beside a Dockerfile goes to the engine with it.
@@ -74,6 +105,7 @@ impl fmt::Display for ImageSource {
         match self {
             Self::Own => f.write_str("the launcher's own, with nothing else in it"),
             Self::Named(name) => write!(f, "{name}"),
+            Self::Archive(path) => write!(f, "the archive {}", path.display()),
             Self::Dockerfile(path) => write!(f, "built from {}", path.display()),
             Self::BuiltIn { provider, .. } => {
                 write!(f, "built from the provider's Dockerfile ({provider})")

@@ -255,7 +255,13 @@ fn image(
         (Some(_), Some(_)) => {
             Err("agent_provider: `image` and `dockerfile` exclude each other".into())
         }
-        (Some(name), None) => ImageSource::named(name).map(Some),
+        (Some(name), None) => {
+            let home = env::var_os("HOME").map(PathBuf::from);
+            match ImageSource::archive(name, manifest, home.as_deref()) {
+                Some(archive) => archive.map(Some),
+                None => ImageSource::named(name).map(Some),
+            }
+        }
         (None, Some(path)) => {
             let home = env::var_os("HOME").map(PathBuf::from);
             ImageSource::dockerfile(path, manifest, home.as_deref()).map(Some)

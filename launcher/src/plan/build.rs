@@ -139,6 +139,7 @@ pub fn build(draft: Draft, state: &State, private: &Private) -> Result<Plan, Pla
         strength: draft.backend.strength(),
         why: draft.backend.why,
         container: draft.backend.container,
+        machine: draft.backend.machine,
         workspace,
         program,
         headless: draft.headless,

@@ -52,6 +52,9 @@ pub struct Plan {
     /// Where the backend is one of containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// Where it is one of micro-VMs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
     /// The lowest that is free now; taken when the session starts.
     pub alias: Option<Ipv4Addr>,
     pub workspace: Workspace,
@@ -86,6 +89,17 @@ pub struct Container {
     /// Its version.
     pub engine: String,
     pub socket: PathBuf,
+}
+
+/// What an agent's micro-VM is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Machine {
+    pub image: ImageSource,
+    pub program: PathBuf,
+    /// smolvm's.
+    pub version: String,
+    /// How its guest reaches the sidecar.
+    pub channel: String,
 }
 
 /// What is executed in the bottle.

@@ -26,6 +26,16 @@ impl fmt::Display for Plan {
                 container.runtime.as_deref().unwrap_or("the engine's own")
             )?;
         }
+        if let Some(machine) = &self.machine {
+            writeln!(f, "image      {}", machine.image)?;
+            writeln!(
+                f,
+                "machine    smolvm {} ({}), channel {}",
+                machine.version,
+                machine.program.display(),
+                machine.channel
+            )?;
+        }
         match self.alias {
             Some(alias) => writeln!(f, "alias      {alias} (the lowest that is free now)")?,
             None => writeln!(f, "alias      none is free now")?,

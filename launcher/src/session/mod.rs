@@ -26,6 +26,7 @@ use crate::operator::{self, Access};
 use crate::place::Private;
 use crate::plan::{Plan, PlanError};
 use crate::sidecar::{Handle, Sidecar, SidecarError, SidecarStart};
+use crate::smol::SmolMachines;
 use crate::state::bottle::write_private;
 use crate::state::process::ProcessId;
 use crate::state::{Alias, AliasError, BottleDir, NameError, Record, Slug, State, StateError};
@@ -145,6 +146,10 @@ pub async fn run(
 ) -> Result<Outcome, SessionError> {
     match plan.backend {
         Kind::Local => Box::pin(run_in(Local::default(), plan, state, private, options)).await,
+        Kind::Smolmachines => {
+            let backend = SmolMachines::new(state.guest(), state.machines());
+            Box::pin(run_in(backend, plan, state, private, options)).await
+        }
         Kind::Docker => {
             Box::pin(run_in(
                 Docker::new(state.guest()),

@@ -9,6 +9,7 @@
 //! STATE/bottles/SLUG/control/      the socket of its control API
 //! STATE/bottles/SLUG/control.json  where that is, and the token for it (0600)
 //! STATE/bottles/SLUG/run/          the sidecar's socket and its CA certificate
+//! STATE/machines/SLUG.json         whose a micro-VM is, and how to remove it
 //! STATE/guest/CONTENT/             copies of the launcher, as containers run it
 //! STATE/logs/SLUG/                 audit.jsonl and sidecar.log; kept
 //! ```
@@ -134,6 +135,11 @@ impl State {
 
     pub fn guest(&self) -> PathBuf {
         self.root.join("guest")
+    }
+
+    /// Notes of micro-VMs, for whoever has to remove one.
+    pub fn machines(&self) -> PathBuf {
+        self.root.join("machines")
     }
 
     pub fn logs(&self) -> PathBuf {

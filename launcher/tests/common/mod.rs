@@ -7,9 +7,11 @@
     reason = "a failed expectation ends the test that it helps"
 )]
 
+pub mod screen;
+
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,6 +23,8 @@ use tempfile::TempDir;
 /// `nobody`, whom every system has.
 const UNPRIVILEGED: u32 = 65534;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Seconds, instead of it: machines that are emulated take their time.
+const PATIENCE_VARIABLE: &str = "BOT_BOTTLE_TEST_PATIENCE";
 
 #[derive(Debug)]
 pub struct Host {
@@ -160,7 +164,7 @@ impl Host {
             .spawn()
             .unwrap();
         let mut running = Running { child: Some(child) };
-        let patience = Instant::now() + PATIENCE;
+        let patience = Instant::now() + patience();
         while self.ups() == before {
             if let Some(status) = running.child.as_mut().unwrap().try_wait().unwrap() {
                 let ran = finish(running.child.take().unwrap());
@@ -255,13 +259,31 @@ impl Drop for Running {
     }
 }
 
+/// One place for each user, and the same in every run: a sweep removes what is old in it.
+pub fn parts(host: &Host) -> PathBuf {
+    let uid = fs::metadata(&host.state).unwrap().uid();
+    let directory = std::env::temp_dir().join(format!("bot-bottle-tests-{uid}"));
+    if fs::create_dir(&directory).is_ok() {
+        chown(&directory, Some(uid), Some(uid)).unwrap();
+    }
+    assert_eq!(fs::symlink_metadata(&directory).unwrap().uid(), uid);
+    directory
+}
+
 /// Waits until `done` holds.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + patience();
     while !done() {
         assert!(Instant::now() < patience, "{what}");
         pause();
     }
+}
+
+fn patience() -> Duration {
+    std::env::var(PATIENCE_VARIABLE)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .map_or(PATIENCE, Duration::from_secs)
 }
 
 #[expect(
@@ -273,7 +295,7 @@ fn pause() {
 }
 
 fn finish(mut child: Child) -> Ran {
-    let patience = Instant::now() + PATIENCE;
+    let patience = Instant::now() + patience();
     // The pipes are emptied meanwhile, or a child with much to say would never end.
     let mut out = child.stdout.take().unwrap();
     let mut err = child.stderr.take().unwrap();

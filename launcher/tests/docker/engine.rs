@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::common::{Host, eventually};
+use crate::common::{self, Host, eventually};
 
 /// Whoever owns the workspace where the tests are root's.
 const SOMEBODY: u32 = 1000;
@@ -58,7 +58,7 @@ fn prepare(mut host: Host) -> Option<Host> {
         chown(&host.workspace, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
     }
     // The launcher's parts are a hundred megabytes where it was built for tests; they are the same for every host.
-    std::os::unix::fs::symlink(parts(&host), host.state.join("guest")).unwrap();
+    std::os::unix::fs::symlink(common::parts(&host), host.state.join("guest")).unwrap();
     let image = host.home.join(".bot-bottle/images/sh");
     fs::create_dir_all(&image).unwrap();
     fs::copy(BUSYBOX, image.join("busybox")).unwrap();
@@ -70,17 +70,6 @@ fn prepare(mut host: Host) -> Option<Host> {
     .unwrap();
     host.bottle("sh", &bottle(""));
     Some(host)
-}
-
-/// One place for each user, and the same in every run: a sweep removes what is old in it.
-fn parts(host: &Host) -> PathBuf {
-    let uid = fs::metadata(&host.state).unwrap().uid();
-    let directory = std::env::temp_dir().join(format!("bot-bottle-tests-{uid}"));
-    if fs::create_dir(&directory).is_ok() {
-        chown(&directory, Some(uid), Some(uid)).unwrap();
-    }
-    assert_eq!(fs::symlink_metadata(&directory).unwrap().uid(), uid);
-    directory
 }
 
 /// The front matter of a bottle whose agent is a shell.

@@ -1,27 +1,14 @@
 //! An agent that is attached to a terminal, through the engine.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc;
+use std::io::Write;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{LocalModes, tcgetattr};
 
 use crate::common::Running;
+use crate::common::screen::{Screen, size, terminal};
 use crate::engine;
-
-fn size(terminal: &OwnedFd, rows: u16, columns: u16) {
-    let size = Winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    tcsetwinsize(terminal.as_fd(), size).unwrap();
-}
 
 #[test]
 fn the_agent_has_a_terminal_and_ours_is_given_back() {
@@ -36,16 +23,7 @@ fn the_agent_has_a_terminal_and_ours_is_given_back() {
             "agent_provider: {{template: command, command: [sh, -c, \"{script}\"], dockerfile: ../images/sh/Dockerfile}}"
         ),
     );
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let slave = rustix::fs::open(
-        name,
-        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .unwrap();
+    let (master, slave) = terminal();
     size(&master, 33, 111);
     let before = tcgetattr(&slave).unwrap().local_modes;
     assert!(before.contains(LocalModes::ICANON));
@@ -92,49 +70,4 @@ fn the_agent_has_a_terminal_and_ours_is_given_back() {
     keyboard.write_all(b"\x10\x11\r\x04").unwrap();
     assert_eq!(launcher.wait(), Some(9));
     assert_eq!(tcgetattr(&slave).unwrap().local_modes, before);
-}
-
-struct Screen {
-    parts: mpsc::Receiver<Vec<u8>>,
-    shown: String,
-}
-
-impl Screen {
-    fn of(mut terminal: File) -> Self {
-        let (sender, parts) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = terminal.read(&mut buffer) {
-                if sender.send(buffer[..length].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self {
-            parts,
-            shown: String::new(),
-        }
-    }
-
-    fn more(&mut self, patience: Duration) -> bool {
-        match self.parts.recv_timeout(patience) {
-            Ok(part) => {
-                self.shown.push_str(&String::from_utf8_lossy(&part));
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// What has been shown when `text` is.
-    fn until(&mut self, text: &str) -> String {
-        while !self.shown.contains(text) {
-            assert!(
-                self.more(Duration::from_secs(30)),
-                "{text:?} is not shown: {}",
-                self.shown
-            );
-        }
-        self.shown.clone()
-    }
 }

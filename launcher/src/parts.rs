@@ -164,6 +164,20 @@ impl Kept {
         ]
     }
 
+    /// Copies of the same, in a directory that is made for them.
+    pub fn copy_to(&self, directory: &Path) -> io::Result<Self> {
+        fs::create_dir(directory)?;
+        for (name, path) in self.files()? {
+            // Shares blocks where the file system can.
+            fs::copy(path, directory.join(name))?;
+        }
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            ..self.clone()
+        })
+    }
+
     /// The files, by name.
     pub fn files(&self) -> io::Result<Vec<(String, PathBuf)>> {
         let mut files: Vec<_> = fs::read_dir(&self.directory)?
@@ -179,6 +193,30 @@ impl Kept {
         files.sort();
         Ok(files)
     }
+}
+
+/// Removes copies of earlier launchers in `base`.
+pub fn forget_others(base: &Path, current: &str) -> io::Result<()> {
+    for entry in fs::read_dir(base)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(current) || (name.starts_with("new-") && is_young(&path)) {
+            continue;
+        }
+        if path.is_dir() {
+            fs::remove_dir_all(&path)?;
+        } else {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Another launcher may be making it just now.
+fn is_young(path: &Path) -> bool {
+    const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+    let modified = fs::metadata(path).and_then(|meta| meta.modified());
+    modified.is_ok_and(|modified| modified.elapsed().map_or(true, |age| age < HOUR))
 }
 
 /// What the loader finds for the executable: the name that is asked for, and the file.

@@ -1,0 +1,291 @@
+//! A machine of ours, from its row to its running: created, locked, started, looked at again.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::demand::{Demand, Moment, NOTHING, Share, Way};
+use super::lock::{Done, force_allowlist};
+use super::note::Note;
+use super::program::{CallError, Caller, Failure, Smolvm, patience};
+use super::remove::remove;
+use super::row::{Database, RowError};
+use super::sweep::Watchdog;
+use crate::backend::BackendError;
+use crate::owner::Owner;
+use crate::state::Slug;
+use crate::undo::UndoStack;
+
+/// Of the host's memory, in MiB; only what the guest touches is taken.
+const MEMORY: (u64, u64) = (512, 8192);
+const MAX_CPUS: usize = 8;
+/// A first start unpacks the image.
+const START: u32 = 2;
+
+impl From<CallError> for BackendError {
+    fn from(error: CallError) -> Self {
+        Self::Isolate(error.to_string())
+    }
+}
+
+impl From<RowError> for BackendError {
+    fn from(error: RowError) -> Self {
+        Self::NotLocked(error.to_string())
+    }
+}
+
+/// What a machine is made of.
+#[derive(Debug)]
+pub struct Order<'a> {
+    pub slug: &'a Slug,
+    pub owner: &'a Owner,
+    pub image: &'a Path,
+    pub shares: Vec<Share>,
+    pub way: Way,
+    /// Where notes are kept.
+    pub notes: &'a Path,
+}
+
+/// A machine that runs, locked, with nothing of the agent's in it.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub name: String,
+    demand: Demand,
+    database: Database,
+}
+
+pub async fn start(
+    smolvm: &Smolvm,
+    order: &Order<'_>,
+    undo: &mut UndoStack,
+) -> Result<Machine, BackendError> {
+    let caller = &smolvm.caller;
+    let note = Note::new(order.slug, order.owner, caller);
+    let name = note.machine();
+    let path = Note::path(order.notes, order.slug);
+    note.write(order.notes)?;
+    let watchdog = match Watchdog::start(&path) {
+        Ok(watchdog) => watchdog,
+        Err(error) => {
+            std::fs::remove_file(&path)?;
+            return Err(BackendError::Isolate(format!(
+                "a watchdog for the machine: {error}"
+            )));
+        }
+    };
+    undo.push(format!("machine {name}"), {
+        let (caller, name) = (caller.clone(), name.clone());
+        move || undone(&caller, &name, &path, watchdog)
+    });
+
+    let demand = Demand {
+        machine: name.clone(),
+        way: order.way.clone(),
+        shares: order.shares.clone(),
+        host_filter: host_filter(smolvm),
+    };
+    let arguments = create(smolvm, order, &name);
+    caller
+        .change_aside("create the machine", arguments, patience())
+        .await?;
+    let machine = Machine {
+        name,
+        demand,
+        database: Database::at(caller.place.database()),
+    };
+    machine.lock()?;
+    machine.compare_list(caller).await?;
+    machine.boot(caller).await?;
+    machine.confirm(caller).await?;
+    Ok(machine)
+}
+
+/// The machine first: what remembers it goes when it is gone.
+fn undone(caller: &Caller, name: &str, note: &Path, watchdog: Watchdog) -> std::io::Result<()> {
+    match remove(caller, name) {
+        // The watchdog goes on trying: its input is closed without a word.
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::remove_file(note)?;
+    watchdog.dismiss()
+}
+
+fn create(smolvm: &Smolvm, order: &Order<'_>, name: &str) -> Vec<String> {
+    let mut line: Vec<String> = ["machine", "create", "--name", name]
+        .map(str::to_owned)
+        .to_vec();
+    let mut option = |name: &str, value: String| {
+        line.push(name.to_owned());
+        line.push(value);
+    };
+    if smolvm.offers.label {
+        let mut labels: Vec<_> = order.owner.labels(order.slug).into_iter().collect();
+        labels.sort();
+        for (key, value) in labels {
+            option("--label", format!("{key}={value}"));
+        }
+    }
+    option("--cpus", cpus().to_string());
+    option("--mem", memory().to_string());
+    option("--image", order.image.display().to_string());
+    for share in &order.shares {
+        let mode = if share.read_only { ":ro" } else { "" };
+        option(
+            "--volume",
+            format!("{}:{}{mode}", share.host.display(), share.guest),
+        );
+    }
+    match &order.way {
+        Way::Socket { host, guest } => {
+            option("--mount-socket", format!("{}:{guest}", host.display()));
+        }
+        Way::Address(address) => {
+            option("--allow-cidr", format!("{}/32", address.ip()));
+            if smolvm.offers.allow_host_pattern {
+                option("--allow-host-pattern", NOTHING.to_owned());
+            } else {
+                option("--allow-host", NOTHING.to_owned());
+            }
+        }
+    }
+    line
+}
+
+/// As the row has the filter that `create` was given.
+fn host_filter(smolvm: &Smolvm) -> &'static str {
+    if smolvm.offers.allow_host_pattern {
+        "=nothing.invalid"
+    } else {
+        NOTHING
+    }
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().min(MAX_CPUS))
+}
+
+/// Half of the host's.
+fn memory() -> u64 {
+    let (least, most) = MEMORY;
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok())
+        .map_or(most, |kilobytes| kilobytes / 1024);
+    (total / 2).clamp(least, most)
+}
+
+impl Machine {
+    /// Nothing of it runs yet: the row is as it was asked for, or made so where only the list was lost.
+    fn lock(&self) -> Result<(), BackendError> {
+        if let Some(list) = self.demand.list() {
+            let done = force_allowlist(&self.database, &self.name, &list)?;
+            if done == Done::Patched {
+                tracing::debug!("the machine's list had to be written");
+            }
+        }
+        let row = self.database.read(&self.name)?;
+        self.demand.check(&row, Moment::BeforeStart)?;
+        Ok(())
+    }
+
+    /// What smolvm itself says of it must be the same.
+    async fn compare_list(&self, caller: &Caller) -> Result<(), BackendError> {
+        let (own, name) = (caller.clone(), self.name.clone());
+        let listed = tokio::task::spawn_blocking(move || own.listed(&name))
+            .await
+            .map_err(std::io::Error::other)??;
+        let Some(listed) = listed else {
+            return Err(BackendError::NotLocked(format!(
+                "smolvm does not list the machine {}, whose row is in {}: it has its state elsewhere",
+                self.name,
+                self.database.path.display()
+            )));
+        };
+        self.compare("what smolvm lists", &listed)
+    }
+
+    fn compare(&self, what: &str, said: &Value) -> Result<(), BackendError> {
+        let list = self.demand.list();
+        let network = json!(list.is_some());
+        let wanted = json!(list);
+        let differs = |key: &str, found: &Value, wanted: &Value| {
+            BackendError::NotLocked(format!(
+                "{what}: `{key}` is {}, and not {wanted}",
+                crate::escape::Escaped(&found.to_string())
+            ))
+        };
+        match said.get("network") {
+            Some(found) if *found == network => {}
+            found => return Err(differs("network", found.unwrap_or(&Value::Null), &network)),
+        }
+        // Older ones do not say it.
+        match said.get("allowed_cidrs") {
+            Some(found) if *found != wanted => Err(differs("allowed_cidrs", found, &wanted)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn boot(&self, caller: &Caller) -> Result<(), BackendError> {
+        let line = |verb: &str| -> Vec<String> {
+            ["machine", verb, "--name", &self.name]
+                .map(str::to_owned)
+                .to_vec()
+        };
+        let limit = patience() * START;
+        match caller
+            .change_aside("start the machine", line("start"), limit)
+            .await
+        {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind == Failure::NotFound => return Err(error.into()),
+            // A boot can stall, on a busy host above all; once more is worth it.
+            Err(error) => tracing::debug!(%error, "the first start failed"),
+        }
+        // It may not run at all.
+        let _stopped = caller
+            .change_aside("stop the machine", line("stop"), patience())
+            .await;
+        // A start writes the row.
+        self.lock()?;
+        caller
+            .change_aside("start the machine", line("start"), limit)
+            .await?;
+        Ok(())
+    }
+
+    /// The row once more, which a start has written, and what the machine was really booted with, where that is said.
+    pub async fn confirm(&self, caller: &Caller) -> Result<(), BackendError> {
+        let row = self.database.read(&self.name)?;
+        self.demand.check(&row, Moment::Running)?;
+        let name = self.name.clone();
+        let own = caller.clone();
+        let said = tokio::task::spawn_blocking(move || {
+            own.ask(
+                "say where the machine lies",
+                &["machine", "data-dir", "--name", &name],
+            )
+        })
+        .await
+        .map_err(std::io::Error::other)??;
+        let booted = PathBuf::from(said.trim()).join("agent.config.json");
+        let Ok(text) = std::fs::read(&booted) else {
+            return Ok(());
+        };
+        let what = "what the machine was booted with";
+        let booted: Value = serde_json::from_slice(&text)
+            .map_err(|error| BackendError::NotLocked(format!("{what} cannot be read: {error}")))?;
+        match booted.get("resources") {
+            Some(resources) => self.compare(what, resources),
+            None => Ok(()),
+        }
+    }
+}
+
+/// For a guest to answer.
+pub fn ready() -> Duration {
+    patience()
+}

@@ -1,0 +1,330 @@
+#!/usr/bin/python3
+"""Stands for `smolvm` where libkrun cannot boot: the command line, the state and the processes of the real one.
+
+It speaks the command line of the version that it is told to be, keeps its machines in a real SQLite file as that
+version does, and runs a process for each that is started. Only the guest is missing: programs run on the host, and the
+launcher's helpers in the guest are answered for here. `fake.json` beside it says which version it is and what goes
+wrong.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import sqlite3
+import struct
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+WISH = json.loads((HERE / "fake.json").read_text())
+HOME = pathlib.Path(os.environ["HOME"])
+DATA = pathlib.Path(os.environ.get("XDG_DATA_HOME") or HOME / ".local/share") / "smolvm/server"
+STEPS = ("create", "start", "stop", "delete", "exec", "ls", "data-dir")
+
+
+def fail(text, code=1):
+    print(f"Error: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+def database():
+    DATA.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(DATA / "smolvm.db", timeout=15, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE IF NOT EXISTS vms (name TEXT PRIMARY KEY NOT NULL, data BLOB NOT NULL)")
+    connection.execute("CREATE TABLE IF NOT EXISTS config (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)")
+    return connection
+
+
+def read(name):
+    found = database().execute("SELECT data FROM vms WHERE name = ?", (name,)).fetchone()
+    if not found:
+        fail(f"vm not found: {name}")
+    return json.loads(found[0])
+
+
+def write(row):
+    text = json.dumps(row).encode()
+    database().execute("INSERT OR REPLACE INTO vms (name, data) VALUES (?, ?)", (row["name"], text))
+
+
+def directory(name):
+    return HOME / ".cache/smolvm/vms" / hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def alive(pid):
+    try:
+        return bool(pid) and f"{directory_of(pid)}" != ""
+    except OSError:
+        return False
+
+
+def directory_of(pid):
+    words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return words[3].decode() if b"_boot-vm" in words else ""
+
+
+def options(arguments):
+    """The options, each with all its values, and what comes after `--`."""
+    found, rest = {}, []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest = list(words)
+        elif word in ("-f", "-i", "-t", "--json"):
+            found[word] = [True]
+        elif word.startswith("--"):
+            if word.lstrip("-") not in WISH["options"] and word != "--name":
+                fail(f"unexpected argument '{word}' found", 2)
+            found.setdefault(word, []).append(next(words))
+        else:
+            fail(f"unexpected argument '{word}' found", 2)
+    return found, rest
+
+
+def create(given):
+    name = given["--name"][0]
+    if database().execute("SELECT 1 FROM vms WHERE name = ?", (name,)).fetchone():
+        fail(f"machine '{name}' already exists or is being created")
+    if not pathlib.Path(given["--image"][0]).is_file():
+        fail("no such image")
+    mounts = []
+    for volume in given.get("--volume", []):
+        parts = volume.split(":")
+        mounts.append([parts[0], parts[1], parts[2:] == ["ro"]])
+    sockets = [dict(zip(("host_path", "guest_path"), mount.split(":"))) for mount in given.get("--mount-socket", [])]
+    row = {
+        "name": name, "created_at": 1, "state": "created", "pid": None, "pid_start_time": None,
+        "cpus": int(given["--cpus"][0]), "mem": int(given["--mem"][0]), "mounts": mounts, "ports": [],
+        "published_sockets": [{"direction": "mount", **mount} for mount in sockets],
+        "network": "--allow-cidr" in given, "env": [], "init": [], "allowed_cidrs": given.get("--allow-cidr"),
+        "labels": dict(label.split("=", 1) for label in given.get("--label", [])), "ssh_agent": False,
+    }
+    if "--allow-host-pattern" in given:
+        row["dns_filter_hosts"] = ["=" + pattern for pattern in given["--allow-host-pattern"]]
+    if "--allow-host" in given:
+        row["dns_filter_hosts"] = given["--allow-host"]
+    if WISH.get("drop_list"):
+        row["allowed_cidrs"] = None
+    row.update(WISH.get("row", {}))
+    write(row)
+    if WISH.get("read_only"):
+        os.chmod(DATA / "smolvm.db", 0o444)
+    print(f"Created machine: {name}")
+
+
+def start(given):
+    row = read(given["--name"][0])
+    place = directory(row["name"])
+    place.mkdir(parents=True, exist_ok=True)
+    config = place / "boot-config.json"
+    config.write_text(json.dumps(row))
+    resources = {"network": row["network"], "allowed_cidrs": row["allowed_cidrs"]}
+    (place / "agent.config.json").write_text(json.dumps({"version": 1, "resources": resources}))
+    with open(HERE / "started.jsonl", "a") as log:
+        log.write(json.dumps(row) + "\n")
+    # As the real one: a process that outlives this call.
+    machine = subprocess.Popen(
+        [sys.executable, __file__, "_boot-vm", str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True)
+    row.update(state="running", pid=machine.pid)
+    row.update(WISH.get("running_row", {}))
+    write(row)
+    print(f"Machine '{row['name']}' running (PID: {machine.pid})")
+
+
+def end(row):
+    if alive(row["pid"]):
+        os.kill(row["pid"], signal.SIGKILL)
+    row.update(state="stopped", pid=None)
+
+
+def stop(given):
+    row = read(given["--name"][0])
+    end(row)
+    write(row)
+
+
+def delete(given):
+    name = given["--name"][0]
+    end(read(name))
+    shutil.rmtree(directory(name), ignore_errors=True)
+    database().execute("DELETE FROM vms WHERE name = ?", (name,))
+
+
+def listing(_):
+    rows = [json.loads(data) for (data,) in database().execute("SELECT data FROM vms")]
+    keys = ("name", "network", "state", "pid", "labels") + (("allowed_cidrs",) if WISH["version"] >= "1.3" else ())
+    print(json.dumps([{key: row.get(key) for key in keys} for row in rows]))
+
+
+def frame(stream):
+    head = stream.read(4)
+    if len(head) < 4:
+        return None
+    return json.loads(stream.read(struct.unpack(">I", head)[0]))
+
+
+def say(message):
+    print(json.dumps(message), flush=True)
+
+
+def dies_with_us():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def init(place):
+    """The launcher's `__machine-init`."""
+    if frame(sys.stdin.buffer) is None:
+        sys.exit(1)
+    if WISH.get("init_error"):
+        say({"ready": False, "error": WISH["init_error"]})
+        sys.exit(1)
+    say({"ready": True, "error": None})
+    if os.fork() == 0:
+        told = set()
+        while place.exists() and os.getppid() != 1:
+            for path in place.glob("ended-*.json"):
+                if path not in told:
+                    told.add(path)
+                    say(json.loads(path.read_text()))
+            time.sleep(0.02)
+        os._exit(0)
+    while (order := frame(sys.stdin.buffer)) is not None:
+        if "Program" in order:
+            number = order["Program"]["number"]
+            new = place / f"program-{number}.new"
+            new.write_text(json.dumps(order["Program"]["program"]))
+            new.rename(place / f"program-{number}.json")
+        else:
+            pid = (place / f"pid-{order['Signal']['number']}").read_text()
+            os.killpg(int(pid), order["Signal"]["signal"])
+
+
+def probe():
+    """The launcher's probe: what it reports is what it was told to, and what it reaches it reaches."""
+    task = json.load(sys.stdin)
+    if WISH.get("leak"):
+        address = next(canary for canary in task["canaries"] if canary.startswith("127.0.0.1:"))
+        socket.create_connection(address.rsplit(":", 1), timeout=5).close()
+    failed = WISH.get("failed_check")
+    print(json.dumps([{"name": name, "held": name != failed, "detail": "as told"} for name in WISH["checks"]]))
+
+
+def program(place, number):
+    """The launcher's `__machine-run`."""
+    order = place / f"program-{number}.json"
+    until = time.monotonic() + 20
+    while not order.exists():
+        if time.monotonic() > until:
+            sys.exit(127)
+        time.sleep(0.02)
+    order = json.loads(order.read_text())
+    if order["argv"][-1] == "__container-probe":
+        probe()
+        code, by_signal = 0, None
+    else:
+        # A group of its own takes the signals, and the foreground where there is a terminal.
+        group = None if os.isatty(0) else 0
+        child = subprocess.Popen(
+            order["argv"], env=dict(order["env"]), cwd=order["directory"], preexec_fn=dies_with_us,
+            process_group=group)
+        (place / f"pid-{number}").write_text(str(child.pid))
+        status = child.wait()
+        code, by_signal = (status, None) if status >= 0 else (None, -status)
+    new = place / f"ended-{number}.new"
+    new.write_text(json.dumps({"ended": number, "code": code, "signal": by_signal}))
+    sys.stdout.flush()
+    if place.exists():
+        new.rename(place / f"ended-{number}.json")
+    time.sleep(0.05)
+    sys.exit(code if code is not None else 128 + by_signal)
+
+
+def execute(given, command):
+    row = read(given["--name"][0])
+    place = directory(row["name"])
+    if not alive(row["pid"]):
+        fail(f"connect: machine '{row['name']}' is not running")
+    late = place / "late"
+    if WISH.get("late") and not late.exists():
+        late.write_text("")
+        fail(f"connect: machine '{row['name']}' is not running")
+    if "__machine-init" in command:
+        init(place)
+    else:
+        program(place, int(command[-1]))
+
+
+def strike(number):
+    pid = int((HERE / "launcher.pid").read_text())
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def main():
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["_boot-vm"]:
+        while pathlib.Path(arguments[1]).exists():
+            time.sleep(0.2)
+        return
+    if arguments == ["--version"]:
+        sys.stdout.write(WISH.get("says", f"smolvm {WISH['version']}\n"))
+        return
+    if arguments[-1:] == ["--help"]:
+        for option in WISH["options"]:
+            print(f"      --{option} <VALUE>\n          Its text")
+        return
+    verb = arguments[1]
+    assert arguments[0] == "machine" and verb in STEPS, arguments
+    with open(HERE / "calls", "a+") as calls:
+        fcntl.flock(calls, fcntl.LOCK_EX)
+        calls.seek(0)
+        number = len(calls.readlines())
+        calls.write(verb + "\n")
+    fault = WISH["fault"] if WISH.get("fault_at") == number else None
+    if fault == "error":
+        fail("an injected fault")
+    if fault == "signal":
+        strike(signal.SIGTERM)
+    if fault == "kill":
+        strike(signal.SIGKILL)
+    given, command = options(arguments[2:])
+    if fault in ("error-after", "no-answer") and verb != "exec":
+        {"create": create, "start": start, "stop": stop, "delete": delete, "ls": listing,
+         "data-dir": lambda given: print(directory(given["--name"][0]))}[verb](given)
+        sys.stdout.flush()
+        if fault == "error-after":
+            fail("an injected fault")
+        time.sleep(8)
+        return
+    if fault == "no-answer":
+        time.sleep(8)
+    if fault == "error-after":
+        fail("an injected fault")
+    if verb == "create":
+        create(given)
+    elif verb == "start":
+        start(given)
+    elif verb == "stop":
+        stop(given)
+    elif verb == "delete":
+        delete(given)
+    elif verb == "ls":
+        listing(given)
+    elif verb == "data-dir":
+        print(directory(given["--name"][0]))
+    else:
+        execute(given, command)
+
+
+main()
