@@ -20,7 +20,12 @@ const GOOD: &str = "attacks failed, all 3 controls passed";
 
 /// An ordinary user's host with the real smolvm; `None` where there is none, which `.ci/smolvm` says.
 fn host() -> Option<Host> {
-    let bin = PathBuf::from(std::env::var_os(BIN)?);
+    let Some(bin) = std::env::var_os(BIN).map(PathBuf::from) else {
+        fixtures::tell!(
+            "SKIPPED: a real machine: {BIN} is not set; .ci/smolvm sets it where libkrun boots"
+        );
+        return None;
+    };
     let mut host = Host::unprivileged();
     for (name, value) in [
         (
