@@ -49,7 +49,8 @@ impl Stream {
         }
     }
 
-    /// Adds a chunk, and returns the findings that it completed.
+    /// Adds a chunk, and returns the findings that it completed. They are in the order of their places, window by window; what
+    /// is inside of compressed data comes with the window in which it was read.
     pub fn push(&mut self, mut chunk: &[u8]) -> Vec<Finding> {
         let mut findings = Vec::new();
         // In pieces, so that one huge chunk does not make one huge copy.

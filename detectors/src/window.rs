@@ -143,6 +143,7 @@ impl Engines {
         if history.reported > MAX_FINDINGS {
             return;
         }
+        let first = findings.len();
         let mut matches = Vec::new();
         let (steps, broken) = self.examine(&window, &mut matches);
         history.steps += steps;
@@ -213,6 +214,9 @@ impl Engines {
         });
         for (found, span) in inside {
             report.add(found, span);
+        }
+        if let Some(new) = findings.get_mut(first..) {
+            new.sort_by_key(|found| (found.rule == FINDING_LIMIT, found.span.start));
         }
         let own_end = window.base + window.own.end as u64;
         history
@@ -369,10 +373,13 @@ fn is_same_in_plain(kept: &Match, next: &Match) -> bool {
         && next.span.end >= kept.span.end
 }
 
+/// The rule of what is not looked for any more.
+const FINDING_LIMIT: RuleId = RuleId("finding-limit");
+
 fn give_up(location: &Location, span: Range<u64>) -> Finding {
     Finding {
         severity: Severity::Block,
-        rule: RuleId("finding-limit"),
+        rule: FINDING_LIMIT,
         credential: format!("more than {MAX_FINDINGS} credentials").into(),
         location: location.clone(),
         span,

@@ -270,3 +270,26 @@ fn wrapped_lines_of_a_whole_archive_do_not_break_off() {
         }
     }
 }
+
+#[test]
+fn findings_of_one_window_are_in_the_order_of_their_places() {
+    // Compressed data that breaks off, and a known secret behind its beginning; found by fuzzing.
+    let mut text = b"x\x9C\xABV*\xC9\xCFN\xCD.SvVE\xB2RPru\x0Fr\x1F\x8B\x08\0\0\0\0".to_vec();
+    text.extend_from_slice(
+        BASE64_STANDARD
+            .encode(b"a value that nobody else has")
+            .as_bytes(),
+    );
+    text.extend_from_slice(b"\x1F6\n\x02\x03\xABV");
+    let known = detectors::KnownSecret::new("NAME", b"a value that nobody else has").unwrap();
+    let scanner = Scanner::builder()
+        .known_secrets(vec![known])
+        .build()
+        .unwrap();
+    let found = scanner.scan(&Location::Body, &text);
+    assert!(found.len() >= 2, "{found:?}");
+    assert!(
+        found.is_sorted_by_key(|finding| finding.span.start),
+        "{found:?}"
+    );
+}
