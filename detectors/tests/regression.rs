@@ -281,7 +281,7 @@ fn findings_of_one_window_are_in_the_order_of_their_places() {
             .as_bytes(),
     );
     text.extend_from_slice(b"\x1F6\n\x02\x03\xABV");
-    let known = detectors::KnownSecret::new("NAME", b"a value that nobody else has").unwrap();
+    let known = KnownSecret::new("NAME", b"a value that nobody else has").unwrap();
     let scanner = Scanner::builder()
         .known_secrets(vec![known])
         .build()

@@ -37,6 +37,9 @@ impl Samples {
 /// There is no branch in the loops over bytes, so that a compiler makes vector instructions of them.
 #[inline(always)]
 pub(super) fn fill(squeezed: &[u8], places: usize, key: u32, samples: &mut Samples) {
+    if places == 0 {
+        return;
+    }
     samples.reset(places);
     let Samples {
         ranks,

@@ -163,6 +163,21 @@ fn picked_plainly(text: &[u8], key: u32) -> Vec<u16> {
         .collect()
 }
 
+/// Nothing of an earlier text is there to lean on.
+#[test]
+fn samples_of_a_first_text_of_any_length() {
+    for length in 0..200 {
+        let text = vec![b'q'; length];
+        let places = (length + 1).saturating_sub(GRAM);
+        for level in levels() {
+            let mut with = Samples::default();
+            samples(level, &text, places, 1, &mut with);
+            let picked: u32 = with.picked.iter().map(|mask| mask.count_ones()).sum();
+            assert_eq!(picked as usize, places, "{level:?}: all are alike");
+        }
+    }
+}
+
 fn assert_picked(text: &[u8], key: u32) {
     let mut filter = Filter::new(text.len(), u64::from(key) << 32 | 0x9E37_79B1);
     for at in (0..text.len()).step_by(3) {
