@@ -26,7 +26,7 @@ const SIZES: [(usize, &str); 4] = [
     (KIB, "1 KiB"),
     (64 * KIB, "64 KiB"),
     (MIB, "1 MiB"),
-    (64 * MIB, "64 MiB"),
+    (16 * MIB, "16 MiB"),
 ];
 
 /// Secrets that are loaded unless a benchmark is about their number.
