@@ -3,9 +3,10 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -109,9 +110,17 @@ pub fn end(handle: &OwnedFd, signal: Signal, patience: Duration) -> io::Result<b
 
 /// Waits up to `patience` for the process to end.
 pub fn has_ended(handle: &OwnedFd, patience: Duration) -> io::Result<bool> {
-    let timeout = Timespec::try_from(patience).map_err(io::Error::other)?;
+    let until = Instant::now() + patience;
     let mut fds = [PollFd::from_borrowed_fd(handle.as_fd(), PollFlags::IN)];
-    Ok(poll(&mut fds, Some(&timeout))? > 0)
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut fds, Some(&timeout)) {
+            // A signal of ours, such as that of another child's end, says nothing of this process.
+            Err(Errno::INTR) => {}
+            polled => return Ok(polled? > 0),
+        }
+    }
 }
 
 fn parse_start(stat: &str) -> Option<u64> {
@@ -128,6 +137,34 @@ fn parse_start(stat: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A teardown hears of the end of children of its own while it waits for others.
+    #[test]
+    fn a_wait_outlasts_signals() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _heard = runtime
+            .block_on(async {
+                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1())
+            })
+            .unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("0.6")
+            .spawn()
+            .unwrap();
+        let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        // Linux gives it to this very thread, as its number is named.
+        let thread = rustix::thread::gettid();
+        let signals = std::thread::spawn(move || {
+            for _ in 0..20 {
+                std::thread::sleep(Duration::from_millis(10));
+                rustix::process::kill_process(thread, Signal::USR1).unwrap();
+            }
+        });
+        assert!(!has_ended(&handle, Duration::from_millis(100)).unwrap());
+        assert!(has_ended(&handle, Duration::from_secs(20)).unwrap());
+        signals.join().unwrap();
+        child.wait().unwrap();
+    }
 
     #[test]
     fn a_name_cannot_fake_the_fields() {

@@ -215,7 +215,8 @@ fn list_info_stop_and_doctor_know_it() {
 fn a_machine_that_is_late_to_answer_is_asked_again() {
     let mut fake = Fake::new();
     fake.wish("late", json!(true));
-    assert_eq!(fake.host.sh("exit 7").code, 7);
+    let ran = fake.host.sh("exit 7");
+    assert_eq!(ran.code, 7, "{}", ran.stderr);
     fake.is_clean();
 }
 
