@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use criterion::{
-    BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group,
+    BatchSize, BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group,
     criterion_main, measurement::WallTime,
 };
 use detectors::{KnownSecret, Location, Scanner};
@@ -440,6 +440,43 @@ fn by_secrets(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The turns of a conversation of half a megabyte: each sends all that was said, and 8 KiB more.
+fn turns(criterion: &mut Criterion) {
+    const NEW: usize = 8 * KIB;
+    let mut group = criterion.benchmark_group("a turn of 512 KiB, of which 8 are new");
+    let text = llm_json(512 * KIB);
+    let (said, new) = text.split_at(text.len() - NEW);
+    let token = one_token(NEW);
+    for (name, windows) in [("not remembered", 0), ("remembered", 64)] {
+        let scanner = Scanner::builder()
+            .token_patterns(true)
+            .known_secrets(secrets(FEW))
+            .remember([1; 32], windows)
+            .build()
+            .expect("the table compiles");
+        let turn = |new: &[u8]| [said, new].concat();
+        for _ in 0..2 {
+            assert_eq!(found(&scanner, &turn(new)), [""; 0]);
+            assert_eq!(found(&scanner, &turn(&token)), ["github-token-classic"]);
+        }
+        let mut number = 0_u64;
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(
+                || {
+                    number += 1;
+                    let mut turn = turn(new);
+                    turn.extend_from_slice(number.to_string().as_bytes());
+                    turn
+                },
+                |turn| scanner.scan(&Location::Body, black_box(&turn)),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
 /// What a hostile agent would send to make the scanner slow; read as a lower bound.
 fn adversarial(criterion: &mut Criterion) {
     let scanner = scanner(FEW);
@@ -575,6 +612,6 @@ fn start_up(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(600));
-    targets = throughput, by_secrets, adversarial, start_up
+    targets = throughput, by_secrets, turns, adversarial, start_up
 }
 criterion_main!(benches);

@@ -18,6 +18,7 @@ mod inbound;
 #[expect(unsafe_code, reason = "vector instructions, see the module")]
 mod kernel;
 mod known;
+mod memory;
 mod redact;
 mod scanner;
 mod stream;

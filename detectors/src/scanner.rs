@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::finding::{Finding, Location, RuleId, Severity};
 use crate::kernel::{self, Level};
 use crate::known::{KnownIndex, KnownSecret};
+use crate::memory::Memory;
 use crate::stream::Stream;
 use crate::tokens::{Anchor, Anchors, ShapeError, TokenEngine, UserRules};
 use crate::view::{self, MAX_HELD};
@@ -20,6 +21,7 @@ use crate::window::{BLOCK, Engines, History, LOOK_AHEAD, windows};
 #[derive(Clone, Debug)]
 pub struct Scanner {
     engines: Arc<Engines>,
+    memory: Option<Arc<Memory>>,
 }
 
 impl Scanner {
@@ -35,8 +37,13 @@ impl Scanner {
         let mut findings = Vec::new();
         let mut history = History::default();
         for window in windows(input, self.engines.look_ahead) {
-            self.engines
-                .scan_window(location, window, &mut history, &mut findings);
+            self.engines.scan_window(
+                location,
+                window,
+                self.memory.as_deref(),
+                &mut history,
+                &mut findings,
+            );
         }
         findings
     }
@@ -48,7 +55,7 @@ impl Scanner {
         let mut findings = Vec::new();
         for window in windows(input, self.engines.look_ahead) {
             self.engines
-                .scan_window(&Location::Body, window, &mut history, &mut findings);
+                .scan_window(&Location::Body, window, None, &mut history, &mut findings);
         }
         history.steps()
     }
@@ -94,12 +101,18 @@ impl Scanner {
                 begin_offset,
                 magics,
             }),
+            memory: None,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> Option<&Memory> {
+        self.memory.as_deref()
     }
 
     /// A scan of an input that arrives in pieces.
     pub fn stream(&self, location: Location) -> Stream {
-        Stream::new(Arc::clone(&self.engines), location)
+        Stream::new(Arc::clone(&self.engines), self.memory.clone(), location)
     }
 
     /// The most bytes by which [`Stream::released`] can lag behind what was pushed: 80 KiB, more if a known secret's
@@ -119,6 +132,7 @@ pub struct ScannerBuilder {
     entropy: bool,
     undecodable: Severity,
     level: Level,
+    memory: Option<Memory>,
 }
 
 impl Default for ScannerBuilder {
@@ -130,6 +144,7 @@ impl Default for ScannerBuilder {
             entropy: false,
             undecodable: Severity::Block,
             level: kernel::level(),
+            memory: None,
         }
     }
 }
@@ -166,6 +181,14 @@ impl ScannerBuilder {
         self
     }
 
+    /// Remembers up to so many windows (64 KiB of input, or all of a shorter one from 256 bytes on) in which nothing was found:
+    /// the same window with the same bytes around it costs a hash when it comes again, and the verdict is the same. `key`
+    /// must not be known to whoever chooses the input. Each takes some 40 bytes.
+    pub fn remember(mut self, key: [u8; 32], windows: usize) -> Self {
+        self.memory = Some(Memory::new(key, windows));
+        self
+    }
+
     /// Warns of any 64 bytes of more than 5.5 bits each. It names no credential, hence never blocks.
     pub fn entropy(mut self, on: bool) -> Self {
         self.entropy = on;
@@ -179,13 +202,9 @@ impl ScannerBuilder {
             .transpose()
             .map_err(|(rule, reason)| BuildError { rule, reason })?;
         let known = (!self.known_secrets.is_empty()).then(|| KnownIndex::new(&self.known_secrets));
-        Ok(Scanner::with(
-            tokens,
-            known,
-            self.entropy,
-            self.undecodable,
-            self.level,
-        ))
+        let mut scanner = Scanner::with(tokens, known, self.entropy, self.undecodable, self.level);
+        scanner.memory = self.memory.map(Arc::new);
+        Ok(scanner)
     }
 }
 

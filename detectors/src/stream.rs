@@ -6,6 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroize;
 
 use crate::finding::{Finding, Location};
+use crate::memory::Memory;
 use crate::window::{BLOCK, Engines, History, LOOK_BACK, Window};
 
 /// Scans an input chunk by chunk; made by [`Scanner::stream`](crate::Scanner::stream).
@@ -16,6 +17,7 @@ use crate::window::{BLOCK, Engines, History, LOOK_BACK, Window};
 /// which two may be open, the windows that they declare, of up to 8 and 16 MiB.
 pub struct Stream {
     engines: Arc<Engines>,
+    memory: Option<Arc<Memory>>,
     location: Location,
     history: History,
     /// Input from [`Stream::buffer_start`] on: the look-back of the next window, and what is not released.
@@ -37,9 +39,14 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(engines: Arc<Engines>, location: Location) -> Self {
+    pub(crate) fn new(
+        engines: Arc<Engines>,
+        memory: Option<Arc<Memory>>,
+        location: Location,
+    ) -> Self {
         Self {
             engines,
+            memory,
             location,
             history: History::default(),
             buffer: Vec::new(),
@@ -102,8 +109,13 @@ impl Stream {
                 base: self.buffer_start,
                 own: own_start..own_end,
             };
-            self.engines
-                .scan_window(&self.location, window, &mut self.history, findings);
+            self.engines.scan_window(
+                &self.location,
+                window,
+                self.memory.as_deref(),
+                &mut self.history,
+                findings,
+            );
             self.scanned = self.buffer_start + own_end as u64;
             self.released = self.history.released(self.scanned);
             let keep_from = own_end.saturating_sub(LOOK_BACK);

@@ -10,6 +10,7 @@ use crate::entropy;
 use crate::finding::{Confidence, Finding, Location, Matched, RuleId, Severity, Via};
 use crate::kernel::Level;
 use crate::known::KnownIndex;
+use crate::memory::Memory;
 use crate::redact;
 use crate::tokens::{Anchors, TokenEngine};
 use crate::view::{self, Broken, Carried, Magic, Work};
@@ -137,6 +138,7 @@ impl Engines {
         &self,
         location: &Location,
         window: Window<'_>,
+        memory: Option<&Memory>,
         history: &mut History,
         findings: &mut Vec<Finding>,
     ) {
@@ -145,7 +147,7 @@ impl Engines {
         }
         let first = findings.len();
         let mut matches = Vec::new();
-        let (steps, broken) = self.examine(&window, &mut matches);
+        let (steps, broken) = self.examine_once(&window, memory, &mut matches);
         history.steps += steps;
         let (mut inside, steps) = history.carried.read(self, &window, broken);
         history.steps += steps;
@@ -222,6 +224,27 @@ impl Engines {
         history
             .recent
             .retain(|(_, _, span)| span.end + LOOK_BACK as u64 > own_end);
+    }
+
+    /// As [`Engines::examine`], unless this very window was clean before. What it says depends on nothing but the window.
+    fn examine_once(
+        &self,
+        window: &Window<'_>,
+        memory: Option<&Memory>,
+        matches: &mut Vec<Match>,
+    ) -> (usize, Vec<Broken>) {
+        let Some((memory, tag)) = memory.and_then(|memory| Some((memory, memory.tag(window)?)))
+        else {
+            return self.examine(window, matches);
+        };
+        if memory.knows(&tag) {
+            return (0, Vec::new());
+        }
+        let (steps, broken) = self.examine(window, matches);
+        if matches.is_empty() && broken.is_empty() {
+            memory.keep(tag);
+        }
+        (steps, broken)
     }
 
     /// Runs all engines over the window and its views. Returns how many bytes they were run over, and what goes on behind it.

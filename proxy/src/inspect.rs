@@ -9,6 +9,7 @@ use crate::audit::printable;
 use crate::content::Codings;
 use crate::judge::Judge;
 pub use crate::judge::caseless;
+use crate::limits;
 use crate::message::{Headers, RequestHead};
 use crate::policy::{Detectors, Policy};
 use crate::secrets::{SecretError, Secrets};
@@ -19,6 +20,8 @@ pub enum ScannerError {
     Secret(#[from] SecretError),
     #[error("the detectors could not be built: {0}")]
     Build(#[from] detectors::BuildError),
+    #[error("the system has no randomness: {0}")]
+    Randomness(#[from] getrandom::Error),
 }
 
 /// One scanner for each set of detectors that the policy uses, and one with all that block.
@@ -58,6 +61,7 @@ impl Scanners {
                     } else {
                         Severity::Warn
                     })
+                    .remember(random_key()?, limits::CLEAN_WINDOWS)
                     .build()?;
                 slot.insert(Judge::new(scanner));
             }
@@ -68,6 +72,7 @@ impl Scanners {
                 Scanner::builder()
                     .token_patterns(true)
                     .known_secrets(secrets.known()?)
+                    .remember(random_key()?, limits::CLEAN_WINDOWS)
                     .build()?,
             ),
         };
@@ -82,6 +87,13 @@ impl Scanners {
     pub fn of(&self, detectors: Detectors) -> &Judge {
         self.sets.get(&detectors).unwrap_or(&self.all)
     }
+}
+
+/// So that an agent cannot choose what hashes like a text that was clean.
+fn random_key() -> Result<[u8; 32], ScannerError> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key)?;
+    Ok(key)
 }
 
 /// Upper-case tokens shorter than this have no shape that a rule could know.

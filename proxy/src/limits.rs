@@ -32,6 +32,9 @@ pub const ASIDE_BYTES: usize = 256 * 1024;
 /// Texts that are remembered as free of findings, for each set of detectors, and how long one may be.
 pub const CLEAN_TEXTS: usize = 1024;
 pub const CLEAN_BYTES: usize = 256;
+/// Windows of the scanner (64 KiB of a body, or all of a shorter one) that are remembered as free of findings, for each set of
+/// detectors: half a gigabyte of conversations, in some 400 KiB.
+pub const CLEAN_WINDOWS: usize = 8192;
 /// Requests that wait for an operator at one time, and what their bodies may take together.
 pub const PARKED: usize = 64;
 pub const PARKED_BYTES: usize = 64 * 1024 * 1024;
