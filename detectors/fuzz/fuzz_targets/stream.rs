@@ -1,4 +1,5 @@
-//! Arbitrary cuts: findings as in one piece, nothing released before its verdict, and a stream that is used again.
+//! Arbitrary cuts: findings as in one piece, with a memory and without, nothing released before its verdict, and a stream that
+//! is used again.
 
 #![no_main]
 
@@ -30,6 +31,17 @@ fn check(u: &mut Unstructured<'_>) -> Result<()> {
         scan_in_chunks(scanner, &text, chunks.iter().copied()),
         whole,
         "cut into {chunks:?}"
+    );
+    let remembering = &scanners::REMEMBERING;
+    assert_eq!(
+        scan_in_chunks(remembering, &text, chunks.iter().copied()),
+        whole,
+        "with a memory, cut into {chunks:?}"
+    );
+    assert_eq!(
+        remembering.scan(&Location::Body, &text),
+        whole,
+        "with a memory of this very text"
     );
     // The same chunk lengths over and over, as a network has them.
     if let Some(length) = chunks

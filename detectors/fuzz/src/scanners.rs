@@ -33,20 +33,29 @@ pub static ALL: LazyLock<Pair> = LazyLock::new(|| pair(|builder| builder.entropy
 /// All that name a credential. Random bytes are none, and only the first sixteen stretches of them are told.
 pub static NAMED: LazyLock<Pair> = LazyLock::new(|| pair(|builder| builder));
 
+/// One that remembers what was clean, in this input and in those before.
+pub static REMEMBERING: LazyLock<Scanner> = LazyLock::new(|| {
+    builder()
+        .entropy(true)
+        .remember([7; 32], 4096)
+        .build()
+        .expect("a good table")
+});
+
+fn builder() -> ScannerBuilder {
+    let secrets = SECRETS
+        .iter()
+        .map(|(name, value)| KnownSecret::new(name, value.as_bytes()).expect("long enough"));
+    Scanner::builder()
+        .token_patterns(true)
+        .user_rules(UserRules::parse(USER_RULES).expect("a good file"))
+        .known_secrets(secrets.collect())
+}
+
 fn pair(more: impl Fn(ScannerBuilder) -> ScannerBuilder) -> Pair {
-    let builder = || {
-        let secrets = SECRETS
-            .iter()
-            .map(|(name, value)| KnownSecret::new(name, value.as_bytes()).expect("long enough"));
-        let builder = Scanner::builder()
-            .token_patterns(true)
-            .user_rules(UserRules::parse(USER_RULES).expect("a good file"))
-            .known_secrets(secrets.collect());
-        more(builder)
-    };
     Pair {
-        vector: builder().build().expect("a good table"),
-        portable: builder().portable().build().expect("a good table"),
+        vector: more(builder()).build().expect("a good table"),
+        portable: more(builder()).portable().build().expect("a good table"),
     }
 }
 
