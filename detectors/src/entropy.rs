@@ -85,6 +85,7 @@ pub(crate) fn find(window: &Window<'_>, history: &mut History, matches: &mut Vec
                 rank: 0,
                 structural: false,
                 confidence: Confidence::Shape,
+                shadow: false,
             });
         }
         if let Some(oldest) = text.get(start) {

@@ -168,6 +168,7 @@ fn found(rule: RuleId, credential: Box<str>, span: Range<usize>, via: Vec<Via>) 
         rank: 0,
         structural: false,
         confidence: Confidence::Structure,
+        shadow: false,
     }
 }
 

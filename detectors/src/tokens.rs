@@ -374,10 +374,12 @@ impl TokenEngine {
             } else {
                 Confidence::Shape
             },
+            shadow: false,
         });
     }
 
     /// Of the matches from number `from` on, those that lie in others go; which of two names the place is the table's order.
+    /// A generic one around a specific one stays as its shadow.
     pub(crate) fn resolve(&self, matches: &mut Vec<Match>, from: usize) {
         if matches.len() < from + 2 {
             return;
@@ -388,12 +390,13 @@ impl TokenEngine {
             .filter(|found| found.rank < GENERIC)
             .map(|found| found.span.clone())
             .collect();
-        found.retain(|found| {
-            found.rank < GENERIC
-                || !specific
+        for found in &mut found {
+            found.shadow |= found.rank >= GENERIC
+                && specific
                     .iter()
-                    .any(|inner| found.span.start <= inner.start && inner.end <= found.span.end)
-        });
+                    .any(|inner| found.span.start <= inner.start && inner.end <= found.span.end);
+        }
+        matches.extend(found.extract_if(.., |found| found.shadow));
         found.sort_by_key(|found| {
             (
                 found.span.start,

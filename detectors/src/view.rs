@@ -356,6 +356,7 @@ pub(crate) fn undecodable(span: Range<usize>) -> Match {
         rank: 0,
         structural: false,
         confidence: Confidence::Shape,
+        shadow: false,
     }
 }
 
@@ -378,5 +379,6 @@ fn hidden_text(span: Range<usize>) -> Match {
         rank: 0,
         structural: false,
         confidence: Confidence::Structure,
+        shadow: false,
     }
 }

@@ -114,6 +114,8 @@ pub(crate) struct Match {
     pub(crate) rank: u32,
     pub(crate) structural: bool,
     pub(crate) confidence: Confidence,
+    /// Another match in it names it; this one says only what must not be shown beside that.
+    pub(crate) shadow: bool,
 }
 
 /// The detectors of a scanner.
@@ -187,7 +189,7 @@ impl Engines {
         let hidden = redact::union(&hidden);
         // Those of other windows go before merging: a chain of overlapping ones that begins in the look-back
         // must not take this window's into a finding that was reported with a shorter span.
-        matches.retain(|found| window.own.contains(&found.span.start));
+        matches.retain(|found| !found.shadow && window.own.contains(&found.span.start));
         let mut report = Report {
             location,
             window: &window,

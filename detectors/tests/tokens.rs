@@ -428,3 +428,23 @@ proptest! {
         prop_assert!(again.iter().all(|finding| finding.span.end - finding.span.start > 8), "{:?}", again);
     }
 }
+
+/// A password that holds a token of a shape of its own is named by the token, and none of it is shown.
+#[test]
+fn the_rest_of_a_password_around_a_token_is_not_shown() {
+    const TOKEN: &str = "ghp_3KqWz81mRtYxLp0vBnHc5dRt8sQe7UaJ2oXi"; // gitleaks:allow
+    let scanner = Scanner::builder().token_patterns(true).build().unwrap();
+    let text = format!("url = postgres://admin:Vorsilbe-{TOKEN}-Nachsilbe@db.example.com/app and more"); // gitleaks:allow
+    for input in [
+        text.clone(),
+        text.replace('-', "%2D"),
+        text.bytes().map(|byte| format!("\\u{byte:04x}")).collect(),
+    ] {
+        let found = scanner.scan(&Location::Body, input.as_bytes());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].rule.0, "github-token-classic");
+        for half in ["Vorsilbe", "Nachsilbe", "\\u0056", "\\u0065"] {
+            assert!(!found[0].context.contains(half), "{}", found[0].context);
+        }
+    }
+}

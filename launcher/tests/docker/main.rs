@@ -11,5 +11,6 @@ mod boundary;
 mod engine;
 mod faults;
 mod lifecycle;
+mod operator;
 mod sentences;
 mod terminal;

@@ -289,7 +289,9 @@ impl Open {
         );
         budget.spend(work.steps);
         let own = owned..own_end;
-        matches.retain(|found| found.rule == UNDECODABLE || own.contains(&found.span.start));
+        matches.retain(|found| {
+            !found.shadow && (found.rule == UNDECODABLE || own.contains(&found.span.start))
+        });
         for mut found in merge(&self.text, matches) {
             found.via.splice(..0, self.via.iter().copied());
             self.found.push(found);
