@@ -434,7 +434,8 @@ proptest! {
 fn the_rest_of_a_password_around_a_token_is_not_shown() {
     const TOKEN: &str = "ghp_3KqWz81mRtYxLp0vBnHc5dRt8sQe7UaJ2oXi"; // gitleaks:allow
     let scanner = Scanner::builder().token_patterns(true).build().unwrap();
-    let text = format!("url = postgres://admin:Vorsilbe-{TOKEN}-Nachsilbe@db.example.com/app and more"); // gitleaks:allow
+    let text =
+        format!("url = postgres://admin:Vorsilbe-{TOKEN}-Nachsilbe@db.example.com/app and more"); // gitleaks:allow
     for input in [
         text.clone(),
         text.replace('-', "%2D"),

@@ -63,7 +63,7 @@ impl ProcessId {
         };
         let handle = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(handle) => handle,
-            Err(rustix::io::Errno::SRCH) => return Ok(true),
+            Err(Errno::SRCH) => return Ok(true),
             Err(error) => return Err(error.into()),
         };
         // Looked at after the handle is open, as in `kill`.
@@ -80,7 +80,7 @@ impl ProcessId {
         };
         let handle = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(handle) => handle,
-            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(Errno::SRCH) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         // Looked at after the handle is open: from here on the number cannot pass to another process unseen.
@@ -102,7 +102,7 @@ impl std::fmt::Display for ProcessId {
 /// Sends `signal` and waits for the end of the process; whether it came in time.
 pub fn end(handle: &OwnedFd, signal: Signal, patience: Duration) -> io::Result<bool> {
     match pidfd_send_signal(handle, signal) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Ok(()) | Err(Errno::SRCH) => {}
         Err(error) => return Err(error.into()),
     }
     has_ended(handle, patience)
@@ -154,6 +154,10 @@ mod tests {
         let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
         // Linux gives it to this very thread, as its number is named.
         let thread = rustix::thread::gettid();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a thread of its own, and no runtime's"
+        )]
         let signals = std::thread::spawn(move || {
             for _ in 0..20 {
                 std::thread::sleep(Duration::from_millis(10));
