@@ -108,7 +108,7 @@ fn demand(way: Way) -> Demand {
             guest: "/work".into(),
             read_only: false,
         }],
-        host_filter: "=nothing.invalid",
+        host_filter: "=nothing.invalid".into(),
     }
 }
 
