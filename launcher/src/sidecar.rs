@@ -115,6 +115,8 @@ impl Sidecar {
                 listen,
                 destination,
             } => {
+                // There is no other way in.
+                file.listen = Vec::new();
                 file.interceptor = Some(config::Interceptor {
                     listen: listen.to_string(),
                     destination: destination.to_string(),

@@ -195,6 +195,25 @@ impl Host {
         }
     }
 
+    /// What there is of this host's bottles beside their logs, which stay, and processes: files, those of the launcher's own
+    /// in the directory of temporary ones too, and mounts.
+    pub fn traces(&self) -> Vec<String> {
+        let mut traces = Vec::new();
+        for top in [&self.home, &self.state, &self.workspace] {
+            walk(top, &self.state.join("logs"), &mut traces);
+        }
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let home = self.home.parent().unwrap().to_string_lossy().into_owned();
+        traces.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&home))
+                .map(str::to_owned),
+        );
+        traces.sort();
+        traces
+    }
+
     /// Processes that were started for this host: sidecars by their file, stages and agents by their parents.
     pub fn processes(&self) -> Vec<String> {
         let state = self.state.to_string_lossy().into_owned();
@@ -257,6 +276,32 @@ impl Drop for Running {
             child.wait().unwrap();
         }
     }
+}
+
+fn walk(directory: &Path, but: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path == but {
+            continue;
+        }
+        found.push(path.display().to_string());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&path, but, found);
+        }
+    }
+}
+
+/// How often something is done that must leave nothing: 50 times with `BOT_BOTTLE_FAULTS=all`.
+pub fn cycles() -> usize {
+    match std::env::var("BOT_BOTTLE_FAULTS").is_ok_and(|wanted| wanted == "all") {
+        true => 50,
+        false => 5,
+    }
+}
+
+/// Descriptors that a process has open.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
 /// One place for each user, and the same in every run: a sweep removes what is old in it.
