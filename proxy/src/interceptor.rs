@@ -336,7 +336,7 @@ mod tests {
         assert!(token(&DIGITS.to_uppercase()).is_some());
         for bad in [
             "",
-            &DIGITS[1..],
+            DIGITS.get(1..).unwrap(),
             &format!("{DIGITS}0"),
             &"0".repeat(64),
             &DIGITS.replacen("00", "+0", 1),
