@@ -180,7 +180,9 @@ async fn read(from: &mut (impl AsyncRead + Unpin), into: &mut [u8]) -> Result<()
 /// Accepts until the sidecar stops. `room` is that of all agents' connections: one that says its hello slowly, or none,
 /// takes up none of it, but one of [`limits::HELLOS`].
 pub async fn accept(sidecar: Arc<Sidecar>, listener: Listener, room: Arc<Semaphore>) {
-    let hellos = Arc::new(Semaphore::new(limits::HELLOS));
+    // Where few files may be open, strangers must not have most of them.
+    let most = (room.available_permits() / 4).max(1);
+    let hellos = Arc::new(Semaphore::new(limits::HELLOS.min(most)));
     while let Ok(hello) = Arc::clone(&hellos).acquire_owned().await {
         let Some(socket) = listener.next(&sidecar).await else {
             return;

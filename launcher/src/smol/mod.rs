@@ -8,6 +8,9 @@
 //!     └────── __machine-watchdog             removes the machine when the launcher dies
 //! ```
 //!
+//! In the channels `interceptor` and `cidr`, where one is asked for, the machine has a network that leads to the sidecar alone,
+//! and the relay's other end is an address.
+//!
 //! What smolvm is asked for is not believed: its row is read before the start and after, and a probe inside tries
 //! every way out that we know, with listeners of the host's as judges. smolvm's versions differ in what they enforce;
 //! `channel` says which of them are used, and how.

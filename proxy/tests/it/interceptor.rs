@@ -18,12 +18,19 @@ const DESTINATION: &str = "192.0.2.1:9099";
 const LATE: Duration = Duration::from_secs(5);
 
 async fn world() -> (World, SocketAddr) {
-    let setup = Setup::new(&routes(&[route()]))
+    start(setup()).await
+}
+
+fn setup() -> Setup {
+    Setup::new(&routes(&[route()]))
         .with(
             "interceptor",
             json!({"listen": "127.0.0.1:0", "destination": DESTINATION, "token_ref": "INTERCEPTOR"}),
         )
-        .env("INTERCEPTOR", TOKEN);
+        .env("INTERCEPTOR", TOKEN)
+}
+
+async fn start(setup: Setup) -> (World, SocketAddr) {
     let world = World::start(OriginOptions::DEFAULT, setup).await;
     let address = world.sidecar.ready["interceptor"].as_str().unwrap();
     let address = address.parse().unwrap();
@@ -249,5 +256,24 @@ async fn half_hellos_do_not_keep_the_machine_out_for_good() {
         world.sidecar.stderr().contains("\"why\":\"late\"")
     })
     .await;
+    drop(flood);
+}
+
+/// Where few files may be open, strangers have the fewest of them.
+#[tokio::test]
+async fn half_hellos_do_not_take_the_descriptors_of_the_agent() {
+    let (world, address) = start(setup().descriptors(128)).await;
+    let mut flood = Vec::new();
+    for _ in 0..100 {
+        let mut stream = fixtures::client::connect(address).await;
+        stream.write_all(&good()[..30]).await.unwrap();
+        flood.push(stream);
+    }
+    for _ in 0..3 {
+        let mut wire = world.h1().await;
+        wire.send(&world.fill(b"GET / HTTP/1.1\r\nHost: HOST\r\n\r\n"))
+            .await;
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+    }
     drop(flood);
 }
