@@ -10,6 +10,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
+mod apple;
 pub mod backend;
 pub mod cli;
 pub mod demo;

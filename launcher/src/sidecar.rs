@@ -16,12 +16,15 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
+use crate::backend::Channel;
 use crate::docker::{self, ContainedSidecar, Engine};
 use crate::local::{parent, sys};
 use crate::plan::Plan;
 use crate::state::{BottleDir, StateError, bottle, process};
 use crate::undo::UndoStack;
 
+/// Of the sidecar's environment: what smolvm's interceptor shows itself by.
+pub const INTERCEPTOR_TOKEN: &str = "BOT_BOTTLE_INTERCEPTOR_TOKEN";
 pub const READY: Duration = Duration::from_secs(10);
 /// Longer than the sidecar's own grace for requests in flight.
 const STOP: Duration = Duration::from_secs(12);
@@ -100,12 +103,27 @@ impl Sidecar {
     /// started it.
     pub async fn start(
         start: &SidecarStart<'_>,
-        listen: String,
+        channel: &Channel,
         undo: &mut UndoStack,
     ) -> Result<Self, SidecarError> {
         let directory = start.directory;
         let mut file = start.file.clone();
-        file.listen = vec![listen];
+        match channel {
+            Channel::Socket(path) => file.listen = vec![format!("unix:{}", path.display())],
+            Channel::Address(address) => file.listen = vec![address.to_string()],
+            Channel::Interceptor {
+                listen,
+                destination,
+            } => {
+                // There is no other way in.
+                file.listen = Vec::new();
+                file.interceptor = Some(config::Interceptor {
+                    listen: listen.to_string(),
+                    destination: destination.to_string(),
+                    token_ref: INTERCEPTOR_TOKEN.into(),
+                });
+            }
+        }
         let path = directory.sidecar_file();
         let text = serde_saphyr::to_string(&file)
             .map_err(|error| SidecarError::Write(error.to_string()))?;

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 
+use common::screen::{Screen, size, terminal};
 use common::{Host, eventually};
 use rustix::process::Signal;
 
@@ -302,6 +303,57 @@ fn a_host_without_user_namespaces_is_told_so() {
         text.contains("sudo sysctl -w user.max_user_namespaces=15000"),
         "{text}"
     );
+    is_clean(&host);
+}
+
+/// What outlives bottles is `launcher supervise`, which meets each of them: it has no descriptor more afterwards.
+#[test]
+fn fifty_bottles_leave_nothing() {
+    let host = Host::new();
+    let (master, slave) = terminal();
+    size(&master, 24, 80);
+    let supervise = host
+        .command(&["supervise"])
+        .stdin(slave.try_clone().unwrap())
+        .stdout(slave.try_clone().unwrap())
+        .stderr(slave.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    // `env` becomes the launcher, with its number.
+    let pid = supervise.id();
+    let supervise = common::Running::of(supervise);
+    // Somebody has to take what it shows.
+    let mut screen = Screen::of(fs::File::from(master.try_clone().unwrap()));
+    let cycle = |screen: &mut Screen| {
+        let running = host.start();
+        // It asks bottles for what waits; while one is there it holds a connection at most.
+        screen.more(std::time::Duration::from_millis(300));
+        running.signal(Signal::TERM);
+        assert_eq!(running.finish().code, 143);
+        eventually("processes are left", || host.bottles().is_empty());
+        for entry in fs::read_dir(&host.workspace).unwrap().flatten() {
+            fs::remove_file(entry.path()).unwrap();
+        }
+    };
+    // The first makes what all bottles share.
+    cycle(&mut screen);
+    let mut idle = 0;
+    eventually("supervise is not idle", || {
+        let now = common::descriptors(pid);
+        let settled = now != 0 && now == idle;
+        idle = now;
+        settled
+    });
+    let before = host.traces();
+    for _ in 0..common::cycles() {
+        cycle(&mut screen);
+    }
+    assert_eq!(host.traces(), before);
+    eventually("supervise has more descriptors than before", || {
+        (1..=idle).contains(&common::descriptors(pid))
+    });
+    supervise.signal(Signal::TERM);
+    supervise.wait();
     is_clean(&host);
 }
 

@@ -17,7 +17,7 @@ pub struct File {
     /// Stands in every audit record.
     #[serde(default)]
     pub bottle: String,
-    /// `ADDRESS:PORT` or `unix:/path/to.sock`, any number of them.
+    /// `ADDRESS:PORT` or `unix:/path/to.sock`, any number of them; none only where there is an interceptor.
     pub listen: Vec<String>,
     /// Who may use the proxy. Leaving it out is an error; an open proxy is asked for with `none`.
     pub proxy_auth: ProxyAuth,
@@ -35,6 +35,9 @@ pub struct File {
     /// Confine the process after start (no new privileges, Landlock, seccomp). Default true.
     #[serde(default = "yes")]
     pub confine: bool,
+    /// Where smolvm hands over the connections of a micro-VM's guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interceptor: Option<Interceptor>,
     /// Where an operator is asked and answers. Without it `supervise` blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,
@@ -43,6 +46,18 @@ pub struct File {
     pub approve: Option<String>,
     #[serde(default)]
     pub egress: Egress,
+}
+
+/// smolvm's `--egress-interceptor`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interceptor {
+    /// A loopback `ADDRESS:PORT`, which smolvm's process dials.
+    pub listen: String,
+    /// The one `ADDRESS:PORT` that stands for this proxy when the guest dials it. Every other is refused.
+    pub destination: String,
+    /// The name of the environment variable that holds the token, 64 hexadecimal digits.
+    pub token_ref: String,
 }
 
 /// The operator's side: never reachable for an agent.

@@ -27,6 +27,7 @@ mod h2meter;
 mod h2side;
 pub mod host;
 mod inspect;
+mod interceptor;
 mod isolate;
 mod judge;
 mod limits;

@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const CONNECTIONS: usize = 4096;
 /// As many however few files may be open: then opening one fails, and is told.
 pub const FEWEST_CONNECTIONS: usize = 16;
+/// Connections of smolvm's interceptor that have not said their hello yet, and how long one may take: smolvm says it at
+/// once, and only smolvm knows the token, so that these are a stranger's to fill, from this host.
+pub const HELLOS: usize = 64;
+pub const HELLO: Duration = Duration::from_secs(5);
 /// A request's or response's head, start line and all.
 pub const HEAD_BYTES: usize = 64 * 1024;
 pub const HEADERS: usize = 100;

@@ -24,11 +24,17 @@ pub struct RuleLabels {
     verdict: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HelloLabels {
+    why: &'static str,
+}
+
 /// Counters that connections add to.
 #[derive(Default)]
 pub struct Metrics {
     verdicts: Family<VerdictLabels, Counter>,
     findings: Family<RuleLabels, Counter>,
+    hellos: Family<HelloLabels, Counter>,
     pub connections: Counter,
     pub request_bytes: Counter,
     pub echoes: Counter,
@@ -55,6 +61,11 @@ impl Metrics {
         }
     }
 
+    /// A connection of smolvm's interceptor that was not let in.
+    pub fn refuse_hello(&self, why: &'static str) {
+        self.hellos.get_or_create(&HelloLabels { why }).inc();
+    }
+
     /// All of it at this moment. What has a state elsewhere is read there.
     pub fn text(&self, sidecar: &Sidecar) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("bot_bottle");
@@ -72,6 +83,11 @@ impl Metrics {
             "connections",
             "Connections of agents that were accepted",
             self.connections.clone(),
+        );
+        registry.register(
+            "interceptor_refused",
+            "Connections of smolvm's interceptor that were not let in, by what was wrong with them",
+            self.hellos.clone(),
         );
         registry.register_with_unit(
             "request",

@@ -15,10 +15,11 @@ use crate::config::File;
 use crate::confine;
 use crate::control::{self, Control};
 use crate::descriptors;
+use crate::interceptor;
 use crate::limits;
 use crate::secrets::Secrets;
 use crate::server::{self, Listener};
-use crate::settings::ConfigError;
+use crate::settings::{ConfigError, Listen};
 use crate::sidecar::{Sidecar, StartError};
 
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,8 @@ pub enum RunError {
 struct Ready<'a> {
     ready: bool,
     listen: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interceptor: Option<String>,
     ca_certificate: &'a Path,
     policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +102,19 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
             })?;
         listeners.push(listener);
     }
+    let interceptor = match &sidecar.fixed.interceptor {
+        None => None,
+        Some(setting) => {
+            let listener =
+                Listener::bind(&Listen::Tcp(setting.listen))
+                    .await
+                    .map_err(|source| RunError::Listen {
+                        listen: format!("interceptor {}", setting.listen),
+                        source,
+                    })?;
+            Some(listener)
+        }
+    };
     let control = match &sidecar.fixed.control {
         None => None,
         Some(setting) => {
@@ -123,6 +139,7 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
     let ready = Ready {
         ready: true,
         listen: listeners.iter().map(Listener::describe).collect(),
+        interceptor: interceptor.as_ref().map(Listener::describe),
         ca_certificate: &file.ca.certificate,
         policy: sidecar.ruling().policy.hash().to_owned(),
         control: control.as_ref().map(|(_, listener)| listener.describe()),
@@ -130,6 +147,13 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
     let room = Arc::new(Semaphore::new(descriptors::connections()));
     for listener in listeners {
         tokio::spawn(server::accept(
+            Arc::clone(&sidecar),
+            listener,
+            Arc::clone(&room),
+        ));
+    }
+    if let Some(listener) = interceptor {
+        tokio::spawn(interceptor::accept(
             Arc::clone(&sidecar),
             listener,
             Arc::clone(&room),

@@ -96,38 +96,42 @@ impl Listener {
                 .map(|(stream, _)| Socket::Unix(stream)),
         }
     }
+
+    /// The next connection; `None` once the sidecar stops.
+    pub async fn next(&self, sidecar: &Sidecar) -> Option<Socket> {
+        let mut wait = Duration::from_millis(5);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                () = sidecar.stopping.cancelled() => return None,
+            };
+            match accepted {
+                Ok(socket) => return Some(socket),
+                // Out of descriptors, mostly: without a pause the loop would only spin.
+                Err(error) => {
+                    if let Some(suppressed) = sidecar.log_limit.admit() {
+                        tracing::warn!(%error, suppressed, "a connection could not be accepted");
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(Duration::from_secs(1));
+                }
+            }
+        }
+    }
 }
 
 /// Accepts until the sidecar stops. `room` is shared by all listeners.
 pub async fn accept(sidecar: Arc<Sidecar>, listener: Listener, room: Arc<Semaphore>) {
-    let mut wait = Duration::from_millis(5);
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+        let Some(socket) = listener.next(&sidecar).await else {
             return;
         };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = sidecar.stopping.cancelled() => return,
-        };
-        match accepted {
-            Ok(socket) => {
-                wait = Duration::from_millis(5);
-                let connection = Arc::clone(&sidecar);
-                sidecar.metrics.connections.inc();
-                sidecar.tasks.spawn(async move {
-                    isolated(serve(&connection, socket)).await;
-                    drop(permit);
-                });
-            }
-            // Out of descriptors, mostly: without a pause the loop would only spin.
-            Err(error) => {
-                if let Some(suppressed) = sidecar.log_limit.admit() {
-                    tracing::warn!(%error, suppressed, "a connection could not be accepted");
-                }
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(Duration::from_secs(1));
-            }
-        }
+        let connection = Arc::clone(&sidecar);
+        sidecar.metrics.connections.inc();
+        sidecar.tasks.spawn(async move {
+            isolated(serve(&connection, socket)).await;
+            drop(permit);
+        });
     }
 }
 
@@ -138,7 +142,8 @@ enum Next {
     Tunnel(Box<Pool>),
 }
 
-async fn serve(sidecar: &Arc<Sidecar>, socket: Socket) {
+/// A connection of the agent's, from its first byte on.
+pub(crate) async fn serve(sidecar: &Arc<Sidecar>, socket: Socket) {
     let (read, write) = tokio::io::split(socket);
     let mut connection = Outer {
         sidecar,

@@ -13,6 +13,7 @@ use crate::credential::{self, Credential, CredentialError};
 use crate::echo::Scrubber;
 use crate::host::{HostError, HostName};
 use crate::inspect::{ScannerError, Scanners};
+use crate::interceptor;
 use crate::policy::{Policy, PolicyError};
 use crate::secrets::{Secret, Secrets};
 use crate::upstream::corporate::ProxyError;
@@ -54,6 +55,8 @@ pub enum ConfigError {
     Scanner(#[from] ScannerError),
     #[error("egress.log: {0} is not 0, 1 or 2")]
     Log(u8),
+    #[error("interceptor: {0}")]
+    Interceptor(#[from] interceptor::SettingError),
     #[error("control: {0}")]
     Control(#[from] control::SettingError),
     #[error("EGRESS_TOKEN_ALLOW_TIMEOUT_SECONDS: {0} is no number of seconds from 0 to 86400")]
@@ -96,6 +99,7 @@ impl Listen {
 pub struct Fixed {
     pub bottle: String,
     pub listen: Vec<Listen>,
+    pub interceptor: Option<interceptor::Setting>,
     /// `None`: everyone is let in.
     pub credentials: Option<ProxyCredentials>,
     pub hold: usize,
@@ -120,7 +124,7 @@ impl Fixed {
             .iter()
             .map(|text| Listen::parse(text))
             .collect::<Result<Vec<_>, _>>()?;
-        if listen.is_empty() {
+        if listen.is_empty() && file.interceptor.is_none() {
             return Err(ConfigError::NoListener);
         }
         let credentials = match &file.proxy_auth {
@@ -154,6 +158,11 @@ impl Fixed {
         Ok(Self {
             bottle: file.bottle.clone(),
             listen,
+            interceptor: file
+                .interceptor
+                .as_ref()
+                .map(|interceptor| interceptor::Setting::parse(interceptor, secrets))
+                .transpose()?,
             credentials,
             hold: file.hold.as_deref().map_or(Ok(DEFAULT_HOLD), parse_hold)?,
             explain: file.explain.clone(),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::Missing;
+use crate::apple;
 use crate::docker;
 use crate::exit::Exit;
 use crate::manifest::ImageSource;
@@ -37,7 +38,7 @@ pub struct Chosen {
 pub enum ChooseError {
     #[error("unknown backend `{0}`; there are: {all}, {later}", all = names(), later = LATER.join(", "))]
     Unknown(String),
-    #[error("backend `{0}` is not available in this version; use --backend local")]
+    #[error("backend `{0}` is not available in this version: {why}", why = apple::refusal(std::env::consts::OS))]
     NotYet(String),
     #[error("backend `{kind}` cannot run here: {first}", first = first(.missing))]
     CannotRun { kind: Kind, missing: Vec<Missing> },

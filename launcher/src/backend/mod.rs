@@ -6,6 +6,7 @@
 
 pub mod canary;
 mod choose;
+pub mod claim;
 pub mod proof;
 
 use std::fmt;
@@ -35,6 +36,11 @@ pub enum Channel {
     Socket(PathBuf),
     /// The sidecar listens at this address of the host, and the boundary lets through to it alone.
     Address(SocketAddrV4),
+    /// smolvm dials the sidecar here for every connection of the guest's, and `destination` alone is let in.
+    Interceptor {
+        listen: SocketAddrV4,
+        destination: SocketAddrV4,
+    },
 }
 
 /// Something that a host lacks, and the command that mends it.
@@ -166,11 +172,8 @@ pub trait Backend {
         start: &SidecarStart<'_>,
         undo: &mut UndoStack,
     ) -> impl Future<Output = Result<Sidecar, SidecarError>> {
-        let listen = match self.channel(start.directory, start.alias) {
-            Channel::Socket(path) => format!("unix:{}", path.display()),
-            Channel::Address(address) => address.to_string(),
-        };
-        async move { Sidecar::start(start, listen, undo).await }
+        let channel = self.channel(start.directory, start.alias);
+        async move { Sidecar::start(start, &channel, undo).await }
     }
 
     /// Builds the boundary with nothing of the agent's in it yet. The sidecar runs already.

@@ -65,7 +65,8 @@ pub(super) fn run() -> Result<Exit, CliError> {
     for later in LATER {
         writeln!(
             out,
-            "later    backend {later}: not available in this version"
+            "later    backend {later}: not available in this version: {}",
+            crate::apple::refusal(std::env::consts::OS)
         )?;
     }
     let state = State::open()?;

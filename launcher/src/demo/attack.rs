@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::client::{self, Proxy};
-use super::encode;
+use super::{dns, encode};
 
 /// What the host tells its agent, in one environment variable.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ struct Agent {
 }
 
 /// What an attempt saw, and whether it believes that it got through.
-type Seen = std::io::Result<(bool, String)>;
+pub(super) type Seen = std::io::Result<(bool, String)>;
 
 impl Agent {
     fn run(&mut self) -> std::io::Result<()> {
@@ -358,11 +358,11 @@ impl Agent {
         })?;
         // Documentation addresses (RFC 5737): even where a route existed, nobody is there.
         let outside = Ipv4Addr::new(192, 0, 2, 53);
-        self.attempt(Row::DirectDns, "over UDP", |_, _| {
-            datagram((outside, 53).into(), &dns_query())
+        self.attempt(Row::DirectDns, "over UDP", |agent, _| {
+            dns::over_udp((outside, 53).into(), &agent.briefing.secret)
         })?;
-        self.attempt(Row::DirectDns, "over TCP", |_, _| {
-            reached((outside, 53).into())
+        self.attempt(Row::DirectDns, "over TCP", |agent, _| {
+            dns::over_tcp((outside, 53).into(), &agent.briefing.secret)
         })?;
         self.attempt(Row::Udp, "QUIC", |_, marker| {
             datagram((outside, 443).into(), marker.as_bytes())
@@ -451,13 +451,6 @@ fn datagram(address: SocketAddr, payload: &[u8]) -> Seen {
         Ok(_) => Ok((true, "answered".into())),
         Err(_) => Ok((false, "no answer".into())),
     }
-}
-
-/// A question for `a.example`, type A.
-fn dns_query() -> Vec<u8> {
-    let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    query.extend_from_slice(b"\x01a\x07example\x00\x00\x01\x00\x01");
-    query
 }
 
 fn say(line: &Line) -> std::io::Result<()> {

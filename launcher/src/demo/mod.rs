@@ -4,6 +4,7 @@
 
 mod attack;
 mod client;
+mod dns;
 mod encode;
 mod report;
 mod target;

@@ -23,11 +23,8 @@ pub mod sweep;
 mod trial;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{self as unix, UnixListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::query_parameters::ListContainersOptionsBuilder;
@@ -39,6 +36,7 @@ pub use engine::Engine;
 pub use facts::Facts;
 pub use sidecar::Contained as ContainedSidecar;
 
+use crate::backend::claim::Claim;
 use crate::backend::{
     Agent, Backend, BackendError, Bottle, Channel, Missing, Proof, Streams, Terminal,
 };
@@ -100,7 +98,7 @@ pub struct Docker {
     /// Where copies of the launcher for containers are kept.
     base: PathBuf,
     /// Ours on the whole host, whatever state directories others have.
-    claim: Mutex<Option<UnixListener>>,
+    claim: Claim,
     ground: Option<Ground>,
     agent: Option<Contained>,
 }
@@ -120,7 +118,7 @@ impl Docker {
         Self {
             reached: reach(),
             base,
-            claim: Mutex::default(),
+            claim: Claim::default(),
             ground: None,
             agent: None,
         }
@@ -172,16 +170,8 @@ impl Backend for Docker {
         Ok(published)
     }
 
-    /// Another user's launcher has locks of its own. So the alias is claimed by a name that only one process of a host can
-    /// have, until the ports are published; and what listens there is somebody's, whoever it is.
     fn is_taken(&self, alias: Ipv4Addr) -> bool {
-        let name = format!("bot-bottle-alias-{alias}");
-        let claim = unix::SocketAddr::from_abstract_name(name)
-            .and_then(|name| UnixListener::bind_addr(&name));
-        let Ok(claim) = claim else { return true };
-        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
-        let address = SocketAddr::from((alias, PROXY_PORT));
-        TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
+        self.claim.is_taken(alias, PROXY_PORT)
     }
 
     fn channel(&self, directory: &BottleDir, _alias: Ipv4Addr) -> Channel {

@@ -7,7 +7,7 @@ use super::agent::Contained;
 use super::engine::Engine;
 use crate::backend::canary::{Canaries, resolvers};
 use crate::backend::{BackendError, Bottle, Proof};
-use crate::guest::probe::{CHECKS, Task};
+use crate::guest::probe::{CHECKS, Network, Task};
 use crate::parts::Kept;
 use crate::state::PROXY_PORT;
 
@@ -34,7 +34,7 @@ pub async fn run(
             .container
             .as_ref()
             .is_some_and(|container| container.runtime.is_some()),
-        networked: false,
+        network: Network::None,
         hidden: bottle.hidden.clone(),
     };
     let mut command = kept.command();

@@ -31,6 +31,8 @@ pub const CHECKS: [&str; 11] = [
     "processes",
 ];
 const PATIENCE: Duration = Duration::from_secs(1);
+/// For an interceptor to refuse a connection.
+const REFUSAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Task {
@@ -44,12 +46,24 @@ pub struct Task {
     /// Whether the kernel in there is gVisor's, which shows a process to others of its user, whatever it asks for. The
     /// first process of a container has nothing that the agent lacks.
     pub gvisor: bool,
-    /// Whether there is a network, whose other end is a list that lets through to the sidecar alone. Packets of the
-    /// probe end there.
+    /// Where there is one, packets of the probe end at its other end.
     #[serde(default)]
-    pub networked: bool,
+    pub network: Network,
     /// Paths of the host.
     pub hidden: Vec<PathBuf>,
+}
+
+/// What stands behind the guest's interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// There are none.
+    #[default]
+    None,
+    /// A list that lets through to the sidecar alone.
+    List,
+    /// The same, and behind it a hand-over of every connection to the sidecar, which refuses all that are not for itself.
+    /// Until it has, the guest takes them for accepted.
+    Interceptor,
 }
 
 pub fn main() -> ExitCode {
@@ -69,11 +83,12 @@ pub fn main() -> ExitCode {
 
 fn run(task: &Task) -> Vec<Check> {
     let sidecar = SocketAddrV4::new(task.alias, task.port);
-    let (interfaces, routes) = if task.networked {
-        let behind = || Ok("behind the machine's list".to_owned());
-        (behind(), behind())
-    } else {
-        (probe::interfaces(), probe::routes())
+    let (interfaces, routes) = match task.network {
+        Network::None => (probe::interfaces(), probe::routes()),
+        Network::List | Network::Interceptor => {
+            let behind = || Ok("behind the machine's list".to_owned());
+            (behind(), behind())
+        }
     };
     let closed = interfaces.is_ok() && routes.is_ok();
     let only_if_closed = |check: &dyn Fn() -> Outcome| {
@@ -129,7 +144,7 @@ fn resolver(task: &Task) -> Outcome {
         .chain(task.resolvers.iter().copied());
     for ip in all {
         let address = SocketAddr::new(ip, 53);
-        if task.networked {
+        if task.network != Network::None {
             // Something answers in every machine with a network. It must not know anything.
             refuses(address)?;
             continue;
@@ -206,12 +221,12 @@ fn answers(address: SocketAddr) -> bool {
 /// The launcher's listeners: on 127.0.0.1, ::1, another alias, the networks' gateways and the host's own addresses.
 fn host(task: &Task) -> Outcome {
     for canary in &task.canaries {
-        if TcpStream::connect_timeout(canary, PATIENCE).is_ok() {
+        if connects(*canary, task.network) {
             return Err(format!("{canary} took a TCP connection"));
         }
         // To an address of the container's own loopback it can be sent; whether it was heard is the launcher's to say.
         let sent = send(*canary);
-        if sent && !canary.ip().is_loopback() && !task.networked {
+        if sent && !canary.ip().is_loopback() && task.network == Network::None {
             return Err(format!("a datagram to {canary} was sent"));
         }
     }
@@ -230,15 +245,38 @@ fn outside(task: &Task) -> Outcome {
             .into(),
     ];
     for address in addresses {
-        if TcpStream::connect_timeout(&address, PATIENCE).is_ok() {
+        if connects(address, task.network) {
             return Err(format!("a TCP connection to {address} was accepted"));
         }
         // Behind a list a datagram is taken and thrown away.
-        if send(address) && !task.networked {
+        if send(address) && task.network == Network::None {
             return Err(format!("a datagram to {address} was sent"));
         }
     }
     Ok("out of reach".into())
+}
+
+/// Whether somebody takes a connection and keeps it. Behind an interceptor every one is taken at first, and the one that is
+/// ended at once, without a byte, was refused; whatever else happens to it counts as a way out.
+fn connects(address: SocketAddr, network: Network) -> bool {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE) else {
+        return false;
+    };
+    if network != Network::Interceptor {
+        return true;
+    }
+    let ended = stream
+        .set_read_timeout(Some(REFUSAL))
+        .and_then(|()| stream.write_all(b"probe"))
+        .and_then(|()| stream.read(&mut [0; 1]));
+    match ended {
+        Ok(0) => false,
+        Ok(_) => true,
+        Err(error) => !matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        ),
+    }
 }
 
 fn send(address: SocketAddr) -> bool {

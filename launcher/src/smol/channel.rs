@@ -2,16 +2,19 @@
 //!
 //! * `socket`, from 1.7.0 on with `--mount-socket`: no network; a relay on the alias, to the sidecar's socket, which is
 //!   mounted. Locked: no network, no port, our socket alone.
+//! * `interceptor`, from 1.32.2 on, where it is asked for: virtio-net, whose every TCP connection smolvm hands to the
+//!   sidecar; a relay on the alias, to an address that means the sidecar. Locked: the list is that address, which is
+//!   nobody's, no name is resolved, and the machine starts with an interceptor alone.
 //! * `cidr`, from 1.8.0 on, where it is asked for: virtio-net; a relay on the alias, to the sidecar's address. Locked: the
 //!   list is that address, no name is resolved.
 //!
-//! What else smolvm has is refused in words: an interceptor speaks a protocol that the sidecar does not, and before
-//! 1.1.3 whether a list is enforced depends on the libkrun that is loaded.
+//! What else smolvm has is refused in words: before 1.1.3 whether a list is enforced depends on the libkrun that is
+//! loaded.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::version::{INSTALL, KEEPS_LISTS, Offers, SOCKETS, SQLITE, VIRTIO, Version};
+use super::version::{INSTALL, INTERCEPTS, KEEPS_LISTS, Offers, SOCKETS, SQLITE, VIRTIO, Version};
 
 /// Asks for a channel by name, where it is not the strongest that is wanted.
 pub const VARIABLE: &str = "BOT_BOTTLE_SMOLVM_CHANNEL";
@@ -46,14 +49,14 @@ pub enum ChannelError {
         option: &'static str,
     },
     #[error(
-        "the channel `interceptor` is not available in this version of bot-bottle: the sidecar does not speak smolvm's protocol; unset {VARIABLE} for `socket`"
+        "the channel `interceptor` needs smolvm {INTERCEPTS} or newer, and this is {0}; unset {VARIABLE} for `socket`"
     )]
-    Interceptor,
+    Interceptor(Version),
     #[error(
         "the channel `tsi` is not available: in smolvm {0} no list is enforced there; unset {VARIABLE} for `socket`"
     )]
     NoTsi(Version),
-    #[error("{VARIABLE} is {0:?}; there are: socket, cidr (interceptor and tsi are not available)")]
+    #[error("{VARIABLE} is {0:?}; there are: socket, interceptor, cidr (tsi is not available)")]
     Unknown(String),
 }
 
@@ -88,7 +91,15 @@ pub fn choose(version: Version, offers: Offers, asked: Option<Kind>) -> Result<K
         Some(Kind::Cidr) => Err(lacks(
             "--allow-cidr with --allow-host-pattern or --allow-host",
         )),
-        Some(Kind::Interceptor) => Err(ChannelError::Interceptor),
+        Some(Kind::Interceptor) if version < INTERCEPTS => Err(ChannelError::Interceptor(version)),
+        Some(Kind::Interceptor)
+            if offers.interceptor && offers.allow_cidr && offers.allow_host_pattern =>
+        {
+            Ok(Kind::Interceptor)
+        }
+        Some(Kind::Interceptor) => Err(lacks(
+            "--egress-interceptor with --allow-cidr and --allow-host-pattern",
+        )),
         Some(Kind::Tsi) => Err(ChannelError::NoTsi(version)),
     }
 }
@@ -178,10 +189,14 @@ mod tests {
         assert_eq!(cidr(v(1, 7, 7)), Err(Between(v(1, 7, 7))));
         assert_eq!(cidr(v(1, 8, 0)), Ok(Kind::Cidr));
         assert_eq!(cidr(v(1, 32, 2)), Ok(Kind::Cidr));
-        for kind in [Kind::Interceptor, Kind::Tsi] {
-            let error = choose(v(1, 32, 2), offers(v(1, 32, 2)), Some(kind)).unwrap_err();
-            assert!(error.to_string().contains("not available"), "{error}");
+        let interceptor = |version| choose(version, offers(version), Some(Kind::Interceptor));
+        assert_eq!(interceptor(v(1, 32, 2)), Ok(Kind::Interceptor));
+        for version in [v(1, 9, 1), v(1, 32, 1)] {
+            let error = interceptor(version).unwrap_err();
+            assert!(error.to_string().contains("1.32.2 or newer"), "{error}");
         }
+        let error = choose(v(1, 32, 2), offers(v(1, 32, 2)), Some(Kind::Tsi)).unwrap_err();
+        assert!(error.to_string().contains("not available"), "{error}");
     }
 
     #[test]
@@ -212,6 +227,14 @@ mod tests {
             ..full
         };
         assert!(choose(version, blind, Some(Kind::Cidr)).is_err());
+        let uninterrupted = Offers {
+            interceptor: false,
+            ..full
+        };
+        for offers in [blind, uninterrupted] {
+            let error = choose(version, offers, Some(Kind::Interceptor)).unwrap_err();
+            assert!(matches!(error, ChannelError::Lacks { .. }), "{error}");
+        }
     }
 
     #[test]

@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::row::RowError;
+use crate::state::PROXY_PORT;
 
-/// Never matches: a filter of names that resolves nothing closes DNS.
-pub const NOTHING: &str = "nothing.invalid";
+/// What means "the sidecar" when the guest of a machine with an interceptor dials it: a documentation address (RFC
+/// 5737). It is nobody's, so that even without the interceptor it leads nowhere.
+pub const SIDECAR: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), PROXY_PORT);
 /// The guest's view of the host's 127.0.0.1, every port of it (smolvm 1.7.2 and newer).
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(100, 96, 0, 1);
+
+/// Of a row: no start without an interceptor.
+const INTERCEPTOR: &str = "external_interceptor_required";
 
 /// A host's directory in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub enum Way {
     Socket { host: PathBuf, guest: &'static str },
     /// virtio-net, and this address alone.
     Address(SocketAddrV4),
+    /// virtio-net, [`SIDECAR`] alone, and not even that but through an interceptor.
+    Interceptor,
 }
 
 /// Everything that the row is held against.
@@ -36,7 +43,7 @@ pub struct Demand {
     pub way: Way,
     pub shares: Vec<Share>,
     /// The filter of names as the row has it, by what the create command was given.
-    pub host_filter: &'static str,
+    pub host_filter: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +81,7 @@ impl Demand {
         match &self.way {
             Way::Socket { .. } => None,
             Way::Address(address) => Some(vec![format!("{}/32", address.ip())]),
+            Way::Interceptor => Some(vec![format!("{}/32", SIDECAR.ip())]),
         }
     }
 
@@ -122,7 +130,7 @@ impl Demand {
                 }]);
                 is("published_sockets", &socket)?;
             }
-            Way::Address(_) => {
+            Way::Address(_) | Way::Interceptor => {
                 is("network", &json!(true))?;
                 let list = self.list().unwrap_or_default();
                 for entry in &list {
@@ -134,6 +142,15 @@ impl Demand {
                 is("dns_filter_hosts", &json!([self.host_filter]))?;
                 one_of("published_sockets", &none)?;
             }
+        }
+        let required = json!(true);
+        match (&self.way, moment) {
+            // Said by a start, and kept from then on.
+            (Way::Interceptor, Moment::Running) => is(INTERCEPTOR, &required)?,
+            (Way::Interceptor, Moment::BeforeStart) => {
+                one_of(INTERCEPTOR, &[Value::Null, json!(false), required])?;
+            }
+            _ => one_of(INTERCEPTOR, &[Value::Null, json!(false)])?,
         }
         is("ports", &json!([]))?;
         is("mounts", &self.mounts())?;
@@ -162,7 +179,8 @@ impl Demand {
 
     /// What a later version has beside: if it sounds like a network, it must say nothing.
     fn check_unknown(&self, row: &Map<String, Value>) -> Result<(), RowError> {
-        const KNOWN: [&str; 6] = [
+        const KNOWN: [&str; 7] = [
+            INTERCEPTOR,
             "network",
             "network_backend",
             "allowed_cidrs",

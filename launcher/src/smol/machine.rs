@@ -1,11 +1,13 @@
 //! A machine of ours, from its row to its running: created, locked, started, looked at again.
 
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proxy::secrets::Secret;
 use serde_json::{Value, json};
 
-use super::demand::{Demand, Moment, NOTHING, Share, Way};
+use super::demand::{Demand, Moment, SIDECAR, Share, Way};
 use super::lock::{Done, force_allowlist};
 use super::note::Note;
 use super::program::{CallError, Caller, Failure, Smolvm, patience};
@@ -43,9 +45,22 @@ pub struct Order<'a> {
     pub image: &'a Path,
     pub shares: Vec<Share>,
     pub way: Way,
+    /// Of the channel `interceptor`.
+    pub interceptor: Option<Interceptor>,
     /// Where notes are kept.
     pub notes: &'a Path,
 }
+
+/// Where smolvm hands the guest's connections to, and what it shows itself by there.
+#[derive(Clone, Debug)]
+pub struct Interceptor {
+    pub listen: SocketAddrV4,
+    /// 64 hexadecimal digits.
+    pub token: Secret,
+}
+
+/// smolvm takes it from its environment alone.
+const TOKEN_VARIABLE: &str = "SMOLVM_INTERCEPTOR_TOKEN";
 
 /// A machine that runs, locked, with nothing of the agent's in it.
 #[derive(Clone, Debug)]
@@ -79,13 +94,18 @@ pub async fn start(
         move || undone(&caller, &name, &path, watchdog)
     });
 
+    let nothing = nothing()?;
     let demand = Demand {
         machine: name.clone(),
         way: order.way.clone(),
         shares: order.shares.clone(),
-        host_filter: host_filter(smolvm),
+        // As the row has what `create` was given.
+        host_filter: match smolvm.offers.allow_host_pattern {
+            true => format!("={nothing}"),
+            false => nothing.clone(),
+        },
     };
-    let arguments = create(smolvm, order, &name);
+    let arguments = create(smolvm, order, &name, nothing);
     caller
         .change_aside("create the machine", arguments, patience())
         .await?;
@@ -96,7 +116,7 @@ pub async fn start(
     };
     machine.lock()?;
     machine.compare_list(caller).await?;
-    machine.boot(caller).await?;
+    machine.boot(caller, order.interceptor.as_ref()).await?;
     machine.confirm(caller).await?;
     Ok(machine)
 }
@@ -112,7 +132,7 @@ fn undone(caller: &Caller, name: &str, note: &Path, watchdog: Watchdog) -> std::
     watchdog.dismiss()
 }
 
-fn create(smolvm: &Smolvm, order: &Order<'_>, name: &str) -> Vec<String> {
+fn create(smolvm: &Smolvm, order: &Order<'_>, name: &str, nothing: String) -> Vec<String> {
     let mut line: Vec<String> = ["machine", "create", "--name", name]
         .map(str::to_owned)
         .to_vec();
@@ -141,25 +161,29 @@ fn create(smolvm: &Smolvm, order: &Order<'_>, name: &str) -> Vec<String> {
         Way::Socket { host, guest } => {
             option("--mount-socket", format!("{}:{guest}", host.display()));
         }
-        Way::Address(address) => {
-            option("--allow-cidr", format!("{}/32", address.ip()));
+        Way::Address(_) | Way::Interceptor => {
+            let ip = match &order.way {
+                Way::Address(address) => *address.ip(),
+                _ => *SIDECAR.ip(),
+            };
+            option("--allow-cidr", format!("{ip}/32"));
             if smolvm.offers.allow_host_pattern {
-                option("--allow-host-pattern", NOTHING.to_owned());
+                option("--allow-host-pattern", nothing);
             } else {
-                option("--allow-host", NOTHING.to_owned());
+                option("--allow-host", nothing);
             }
         }
     }
     line
 }
 
-/// As the row has the filter that `create` was given.
-fn host_filter(smolvm: &Smolvm) -> &'static str {
-    if smolvm.offers.allow_host_pattern {
-        "=nothing.invalid"
-    } else {
-        NOTHING
-    }
+/// The one name that is resolved for a guest. It has to be a name, and what asks for it is passed on to the host's
+/// resolver as it is, with whatever stands behind the question; so nobody in the guest may know it.
+fn nothing() -> std::io::Result<String> {
+    let mut random = [0; 20];
+    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{digits}.invalid"))
 }
 
 fn cpus() -> usize {
@@ -229,15 +253,26 @@ impl Machine {
         }
     }
 
-    async fn boot(&self, caller: &Caller) -> Result<(), BackendError> {
+    async fn boot(
+        &self,
+        caller: &Caller,
+        interceptor: Option<&Interceptor>,
+    ) -> Result<(), BackendError> {
         let line = |verb: &str| -> Vec<String> {
             ["machine", verb, "--name", &self.name]
                 .map(str::to_owned)
                 .to_vec()
         };
+        let mut start = line("start");
+        let mut starter = caller.clone();
+        if let Some(interceptor) = interceptor {
+            start.push("--egress-interceptor".into());
+            start.push(interceptor.listen.to_string());
+            starter = caller.told(TOKEN_VARIABLE, &interceptor.token);
+        }
         let limit = patience() * START;
-        match caller
-            .change_aside("start the machine", line("start"), limit)
+        match starter
+            .change_aside("start the machine", start.clone(), limit)
             .await
         {
             Ok(_) => return Ok(()),
@@ -251,8 +286,8 @@ impl Machine {
             .await;
         // A start writes the row.
         self.lock()?;
-        caller
-            .change_aside("start the machine", line("start"), limit)
+        starter
+            .change_aside("start the machine", start, limit)
             .await?;
         Ok(())
     }

@@ -8,6 +8,9 @@
 //!     └────── __machine-watchdog             removes the machine when the launcher dies
 //! ```
 //!
+//! In the channels `interceptor` and `cidr`, where one is asked for, the machine has a network that leads to the sidecar alone,
+//! and the relay's other end is an address.
+//!
 //! What smolvm is asked for is not believed: its row is read before the start and after, and a probe inside tries
 //! every way out that we know, with listeners of the host's as judges. smolvm's versions differ in what they enforce;
 //! `channel` says which of them are used, and how.
@@ -37,6 +40,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use proxy::secrets::Secret;
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
@@ -45,6 +49,7 @@ pub use channel::Kind as ChannelKind;
 pub use program::{Smolvm, reach};
 
 use crate::backend::canary::{Canaries, resolvers};
+use crate::backend::claim::Claim;
 use crate::backend::{
     Agent, Backend, BackendError, Bottle, Channel, Missing, Proof, Streams, Terminal,
 };
@@ -52,20 +57,23 @@ use crate::environment;
 use crate::exit::Exit;
 use crate::guest::SOCKET;
 use crate::guest::machine::{self as guest, Briefing};
-use crate::guest::probe::{CHECKS, Task};
+use crate::guest::probe::{CHECKS, Network, Task};
 use crate::local::etc::gitconfig;
 use crate::owner::Owner;
 use crate::parts::{DIRECTORY, Kept, Parts};
 use crate::plan::Program;
+use crate::sidecar::{INTERCEPTOR_TOKEN, Sidecar, SidecarError, SidecarStart};
 use crate::state::{BottleDir, PROXY_PORT};
 use crate::undo::UndoStack;
 use crate::user::User;
 use client::{Init, Io, Running};
-use demand::{Share, Way};
+use demand::{SIDECAR, Share, Way};
 use machine::Machine;
 
 /// An address of the host's own that nothing outside reaches, for the channel `cidr`.
 pub const ADDRESS_VARIABLE: &str = "BOT_BOTTLE_SMOLVM_ADDRESS";
+/// Where smolvm hands a guest's connections over, on the bottle's alias.
+pub const INTERCEPTOR_PORT: u16 = 9098;
 /// The probe's number, and the agent's.
 const PROBE: u32 = 1;
 const AGENT: u32 = 2;
@@ -124,6 +132,9 @@ pub struct SmolMachines {
     /// Where copies of the launcher for guests are kept, and notes of machines.
     base: PathBuf,
     notes: PathBuf,
+    /// Of the channel `interceptor`, once there is a sidecar that knows it.
+    token: Option<Secret>,
+    claim: Claim,
     inside: Option<Inside>,
 }
 
@@ -145,6 +156,8 @@ impl SmolMachines {
             reached: preflight(),
             base,
             notes,
+            token: None,
+            claim: Claim::default(),
             inside: None,
         }
     }
@@ -168,7 +181,8 @@ impl SmolMachines {
                 guest: SOCKET,
             },
             ChannelKind::Cidr => Way::Address(sidecar_address(alias)?),
-            ChannelKind::Interceptor | ChannelKind::Tsi => {
+            ChannelKind::Interceptor => Way::Interceptor,
+            ChannelKind::Tsi => {
                 return Err(BackendError::Isolate(
                     "this channel is not available".into(),
                 ));
@@ -184,6 +198,14 @@ fn sidecar_address(alias: Ipv4Addr) -> Result<SocketAddrV4, BackendError> {
     Ok(SocketAddrV4::new(address, PROXY_PORT + u16::from(last)))
 }
 
+/// New for each bottle, as smolvm wants it.
+fn new_token() -> io::Result<Secret> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let digits = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Secret::new(digits))
+}
+
 impl Backend for SmolMachines {
     fn preflight(&self) -> Vec<Missing> {
         match &self.reached {
@@ -192,12 +214,48 @@ impl Backend for SmolMachines {
         }
     }
 
+    /// Where the sidecar would have to listen on the alias, and something else does.
+    fn is_taken(&self, alias: Ipv4Addr) -> bool {
+        let intercepts = self
+            .reached()
+            .is_ok_and(|smolvm| smolvm.channel == ChannelKind::Interceptor);
+        intercepts && self.claim.is_taken(alias, INTERCEPTOR_PORT)
+    }
+
     fn channel(&self, directory: &BottleDir, alias: Ipv4Addr) -> Channel {
         match self.way(directory, alias) {
             Ok(Way::Address(address)) => Channel::Address(address),
+            Ok(Way::Interceptor) => Channel::Interceptor {
+                listen: SocketAddrV4::new(alias, INTERCEPTOR_PORT),
+                destination: SIDECAR,
+            },
             // What stands in the way of another is said by `isolate`.
             _ => Channel::Socket(directory.socket()),
         }
+    }
+
+    /// With the token that its machine will show, which nobody else is told.
+    async fn sidecar(
+        &mut self,
+        start: &SidecarStart<'_>,
+        undo: &mut UndoStack,
+    ) -> Result<Sidecar, SidecarError> {
+        let channel = self.channel(start.directory, start.alias);
+        if !matches!(channel, Channel::Interceptor { .. }) {
+            return Sidecar::start(start, &channel, undo).await;
+        }
+        let token = self.token.insert(new_token()?);
+        let mut env = start.env.clone();
+        env.push((INTERCEPTOR_TOKEN.to_owned(), token.expose().to_owned()));
+        let start = SidecarStart {
+            plan: start.plan,
+            directory: start.directory,
+            alias: start.alias,
+            file: start.file.clone(),
+            policy: start.policy,
+            env,
+        };
+        Sidecar::start(&start, &channel, undo).await
     }
 
     async fn isolate(
@@ -222,6 +280,10 @@ impl Backend for SmolMachines {
             image: &archive.path,
             shares: shares(bottle, &kept)?,
             way: way.clone(),
+            interceptor: self.token.clone().map(|token| machine::Interceptor {
+                listen: SocketAddrV4::new(bottle.alias, INTERCEPTOR_PORT),
+                token,
+            }),
             notes: &self.notes,
         };
         let machine = machine::start(&smolvm, &order, undo).await?;
@@ -232,6 +294,7 @@ impl Backend for SmolMachines {
             way: match way {
                 Way::Socket { .. } => guest::Way::Socket,
                 Way::Address(address) => guest::Way::Address(address),
+                Way::Interceptor => guest::Way::Address(SIDECAR),
             },
             uid: user.uid,
             gid: user.gid,
@@ -273,9 +336,10 @@ impl Backend for SmolMachines {
 
     async fn probe(&mut self, bottle: &Bottle<'_>) -> Result<Proof, BackendError> {
         let caller = self.reached()?.caller.clone();
-        let own = match self.way(bottle.directory, bottle.alias)? {
+        let way = self.way(bottle.directory, bottle.alias)?;
+        let own = match way {
             Way::Address(address) => Some(address),
-            Way::Socket { .. } => None,
+            Way::Socket { .. } | Way::Interceptor => None,
         };
         if let Some(address) = own {
             let others = listeners::beside(*address.ip(), address.port());
@@ -299,7 +363,11 @@ impl Backend for SmolMachines {
             canaries: canaries.addresses(),
             resolvers: resolvers(),
             gvisor: false,
-            networked: own.is_some(),
+            network: match way {
+                Way::Socket { .. } => Network::None,
+                Way::Address(_) => Network::List,
+                Way::Interceptor => Network::Interceptor,
+            },
             hidden: bottle.hidden.clone(),
         };
         let mut argv = inside.command.clone();

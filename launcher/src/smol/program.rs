@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
+use proxy::secrets::Secret;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
@@ -74,6 +75,8 @@ pub struct Caller {
     pub program: PathBuf,
     pub place: Place,
     turn: Arc<Mutex<()>>,
+    /// Of the environment, beside what every call has.
+    more: Vec<(&'static str, Secret)>,
 }
 
 /// Finds it, asks for its version and what it offers, and chooses the channel.
@@ -103,7 +106,7 @@ pub fn reach() -> Result<Smolvm, Vec<Missing>> {
         }]
     };
     let ask = |arguments: &[&str]| {
-        run(&program, &place, arguments, QUESTION)
+        run(&program, &place, &[], arguments, QUESTION)
             .map_err(|error| refused(error.to_string()))
             .and_then(|said| match said.code {
                 Some(0) => Ok(said.out),
@@ -166,7 +169,15 @@ impl Caller {
             program,
             place,
             turn: Arc::default(),
+            more: Vec::new(),
         }
+    }
+
+    /// For calls that are told a secret, which no argument holds. They take turns with all others.
+    pub fn told(&self, name: &'static str, secret: &Secret) -> Self {
+        let mut own = self.clone();
+        own.more.push((name, secret.clone()));
+        own
     }
 
     /// Asks something; changes nothing.
@@ -221,13 +232,14 @@ impl Caller {
             why,
             kind,
         };
-        let said = run(&self.program, &self.place, arguments, patience).map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::TimedOut => Failure::Late,
-                _ => Failure::Other,
-            };
-            failed(error.to_string(), kind)
-        })?;
+        let said =
+            run(&self.program, &self.place, &self.more, arguments, patience).map_err(|error| {
+                let kind = match error.kind() {
+                    io::ErrorKind::TimedOut => Failure::Late,
+                    _ => Failure::Other,
+                };
+                failed(error.to_string(), kind)
+            })?;
         if said.code == Some(0) {
             return Ok(said.out);
         }
@@ -292,6 +304,7 @@ fn is_not_found(text: &str) -> bool {
 fn run(
     program: &PathBuf,
     place: &Place,
+    more: &[(&'static str, Secret)],
     arguments: &[&str],
     patience: Duration,
 ) -> io::Result<Said> {
@@ -299,6 +312,7 @@ fn run(
         .args(arguments)
         .env_clear()
         .envs(place.environment())
+        .envs(more.iter().map(|(name, secret)| (name, secret.expose())))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -387,13 +401,20 @@ mod tests {
     fn a_call_has_a_deadline_and_only_our_environment() {
         let place = Place::locate().unwrap();
         let env = PathBuf::from("/usr/bin/env");
-        let said = run(&env, &place, &[], QUESTION).unwrap();
+        let said = run(&env, &place, &[], &[], QUESTION).unwrap();
         assert_eq!(said.code, Some(0));
         assert!(!said.out.contains("CARGO"), "{}", said.out);
         let sleep = ["sleep", "30"];
-        let late = run(&env, &place, &sleep, Duration::from_millis(200)).unwrap_err();
+        let late = run(&env, &place, &[], &sleep, Duration::from_millis(200)).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
-        let said = run(&env, &place, &["sh", "-c", "echo no >&2; exit 3"], QUESTION).unwrap();
+        let said = run(
+            &env,
+            &place,
+            &[],
+            &["sh", "-c", "echo no >&2; exit 3"],
+            QUESTION,
+        )
+        .unwrap();
         assert_eq!((said.code, said.shown().as_str()), (Some(3), "no"));
     }
 }

@@ -27,6 +27,8 @@ pub const KEEPS_LISTS: Version = Version::new(1, 8, 0);
 pub const SQLITE: Version = Version::new(0, 6, 0);
 /// The first that puts a machine with a list on virtio-net, where the guest owns 127/8.
 pub const VIRTIO: Version = Version::new(1, 1, 3);
+/// The first that was seen to hand every connection of a guest's to an interceptor.
+pub const INTERCEPTS: Version = Version::new(1, 32, 2);
 /// What refusals tell to install.
 pub const INSTALL: Version = KEEPS_LISTS;
 

@@ -108,7 +108,7 @@ fn demand(way: Way) -> Demand {
             guest: "/work".into(),
             read_only: false,
         }],
-        host_filter: "=nothing.invalid",
+        host_filter: "=nothing.invalid".into(),
     }
 }
 
@@ -395,4 +395,62 @@ fn a_socket_machine_has_no_network_and_our_socket_alone() {
     row["state"] = json!("running");
     row["pid"] = json!(7);
     by_socket().check(&object(&row), Moment::Running).unwrap();
+}
+
+/// Before a start and after it; the second is what a start has written.
+#[test]
+fn a_machine_with_an_interceptor_has_one_and_a_list_that_is_nobodys() {
+    let right = list_row(json!(["192.0.2.1/32"]));
+    let mut running = right.clone();
+    running["state"] = json!("running");
+    running["pid"] = json!(17);
+    running["external_interceptor_required"] = json!(true);
+    let demand = demand(Way::Interceptor);
+    demand.check(&object(&right), Moment::BeforeStart).unwrap();
+    demand.check(&object(&running), Moment::Running).unwrap();
+    let differences = [
+        ("network", json!(false)),
+        ("network_backend", json!("tsi")),
+        ("allowed_cidrs", json!(null)),
+        ("allowed_cidrs", json!([])),
+        ("allowed_cidrs", json!(["0.0.0.0/0"])),
+        ("allowed_cidrs", json!(["192.0.2.1/24"])),
+        ("allowed_cidrs", json!(["192.0.2.1/32", "10.0.0.1/32"])),
+        ("dns_filter_hosts", json!(null)),
+        ("dns_filter_hosts", json!([])),
+        ("dns_filter_hosts", json!(["=another.invalid"])),
+        ("dns_filter_hosts", json!(["=nothing.invalid", "=x.test"])),
+        (
+            "published_sockets",
+            socket_row()["published_sockets"].clone(),
+        ),
+        ("ports", json!([[1, 2]])),
+        ("external_interceptor_required", json!("yes")),
+        ("external_interceptor_required", json!(1)),
+        ("mediated_egress", json!(true)),
+        ("egress_udp", json!(["0.0.0.0/0"])),
+    ];
+    for (key, value) in differences {
+        for (row, moment) in [(&right, Moment::BeforeStart), (&running, Moment::Running)] {
+            let mut row = row.clone();
+            row[key] = value.clone();
+            let error = demand.check(&object(&row), moment).unwrap_err();
+            assert!(error.to_string().contains(key), "{key} {value}: {error}");
+        }
+    }
+    for without in [json!(null), json!(false)] {
+        let mut row = running.clone();
+        row["external_interceptor_required"] = without;
+        assert!(demand.check(&object(&row), Moment::Running).is_err());
+    }
+    // And where none was asked for, there is none.
+    let mut row = socket_row();
+    row["external_interceptor_required"] = json!(true);
+    let error = by_socket()
+        .check(&object(&row), Moment::BeforeStart)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("external_interceptor"),
+        "{error}"
+    );
 }

@@ -195,6 +195,25 @@ impl Host {
         }
     }
 
+    /// What there is of this host's bottles beside their logs, which stay, and processes: files, those of the launcher's own
+    /// in the directory of temporary ones too, and mounts.
+    pub fn traces(&self) -> Vec<String> {
+        let mut traces = Vec::new();
+        for top in [&self.home, &self.state, &self.workspace] {
+            walk(top, &self.state.join("logs"), &mut traces);
+        }
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let home = self.home.parent().unwrap().to_string_lossy().into_owned();
+        traces.extend(
+            mounts
+                .lines()
+                .filter(|line| line.contains(&home))
+                .map(str::to_owned),
+        );
+        traces.sort();
+        traces
+    }
+
     /// Processes that were started for this host: sidecars by their file, stages and agents by their parents.
     pub fn processes(&self) -> Vec<String> {
         let state = self.state.to_string_lossy().into_owned();
@@ -257,6 +276,32 @@ impl Drop for Running {
             child.wait().unwrap();
         }
     }
+}
+
+fn walk(directory: &Path, but: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path == but {
+            continue;
+        }
+        found.push(path.display().to_string());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            walk(&path, but, found);
+        }
+    }
+}
+
+/// How often something is done that must leave nothing: 50 times with `BOT_BOTTLE_FAULTS=all`.
+pub fn cycles() -> usize {
+    match std::env::var("BOT_BOTTLE_FAULTS").is_ok_and(|wanted| wanted == "all") {
+        true => 50,
+        false => 5,
+    }
+}
+
+/// Descriptors that a process has open.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
 /// One place for each user, and the same in every run: a sweep removes what is old in it.
@@ -335,7 +380,10 @@ fn shared_launcher() -> &'static Path {
         let directory = tempfile::Builder::new().prefix("bbl").tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let path = directory.path().join("launcher");
-        fs::copy(env!("CARGO_BIN_EXE_launcher"), &path).unwrap();
+        // It outlives the tests, because a static is never dropped; a link takes no room.
+        if fs::hard_link(env!("CARGO_BIN_EXE_launcher"), &path).is_err() {
+            fs::copy(env!("CARGO_BIN_EXE_launcher"), &path).unwrap();
+        }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         (directory, path)
     });

@@ -79,6 +79,27 @@ pub fn bottle(more: &str) -> String {
     )
 }
 
+/// The engine's own, which outlive bottles: those that belong to the directory of its socket.
+pub fn processes() -> Vec<u32> {
+    let socket = std::env::var("DOCKER_HOST").unwrap();
+    let directory = Path::new(socket.trim_start_matches("unix://"))
+        .parent()
+        .unwrap()
+        .to_owned();
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let program = line.split('\0').next()?.rsplit('/').next()?.to_owned();
+            let ours = line.contains(&directory.display().to_string());
+            (ours && (program == "dockerd" || program == "containerd")).then_some(pid)
+        })
+        .collect()
+}
+
 /// What the client says.
 pub fn docker(arguments: &[&str]) -> String {
     let output = Command::new("docker").args(arguments).output().unwrap();

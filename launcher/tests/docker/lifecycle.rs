@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use rustix::process::Signal;
 
-use crate::common::eventually;
+use crate::common::{self, eventually};
 use crate::engine::{self, docker, is_clean, slugs, things};
 
 #[test]
@@ -25,6 +25,52 @@ fn output_is_kept_apart_and_whole_and_the_exit_code_is_ours() {
     assert_eq!(ran.stdout.lines().count(), 200_000);
     assert_eq!(host.sh("kill -9 $$").code, 137);
     is_clean(&host, &slugs(&host));
+}
+
+/// The engine outlives bottles: it has nothing more than before, and no descriptor more.
+#[test]
+fn fifty_containers_leave_nothing() {
+    let Some((host, _turn)) = engine::host() else {
+        return;
+    };
+    // The first makes what all bottles share: the images.
+    assert_eq!(host.sh("true").code, 0);
+    is_clean(&host, &slugs(&host));
+    let all = || -> Vec<String> {
+        [
+            &["ps", "-a", "-q", "--no-trunc"][..],
+            &["network", "ls", "-q", "--no-trunc"],
+            &["volume", "ls", "-q"],
+            &["images", "-a", "-q", "--no-trunc"],
+        ]
+        .iter()
+        .flat_map(|arguments| {
+            let mut lines: Vec<_> = docker(arguments).lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        })
+        .collect()
+    };
+    let engine = engine::processes();
+    let descriptors = || -> usize { engine.iter().map(|pid| common::descriptors(*pid)).sum() };
+    // Connections of clients that have ended are closed a moment later.
+    let mut idle = 0;
+    eventually("the engine is not idle", || {
+        let now = descriptors();
+        let settled = now == idle;
+        idle = now;
+        settled
+    });
+    let (things, traces) = (all(), host.traces());
+    for _ in 0..common::cycles() {
+        assert_eq!(host.sh("true").code, 0);
+        is_clean(&host, &slugs(&host));
+    }
+    assert_eq!(all(), things);
+    assert_eq!(host.traces(), traces);
+    eventually("the engine has more descriptors than before", || {
+        descriptors() <= idle
+    });
 }
 
 #[test]

@@ -207,7 +207,10 @@ pub fn is_locked(row: &Value) -> bool {
         })
         && !row["dns_filter_hosts"].is_null()
         && row["published_sockets"] == json!([]);
-    (by_socket || by_list) && row["ports"] == json!([])
+    // Started by hand-over or not at all, whatever the list is.
+    let interceptor = &row["external_interceptor_required"];
+    let by_interceptor = row["allowed_cidrs"] == json!(["192.0.2.1/32"]);
+    (by_socket || by_list) && row["ports"] == json!([]) && by_interceptor == (interceptor == true)
 }
 
 /// What `docker save` would write of an image that wants to run something.

@@ -51,35 +51,57 @@ fn a_fault_at_any_call_leaves_nothing_and_starts_nothing_unlocked() {
             if slow && !all {
                 continue;
             }
-            fake.forget();
-            fake.wish("fault", json!(fault)).wish("fault_at", json!(at));
-            let (code, said) = start(&fake);
-            let what = format!("{fault} at call {at} ({call}): {code} {said}");
-            assert!(
-                !said.contains("the agent ran") || said.contains("probe passed 11/11"),
-                "{what}"
-            );
-            if fault == "error" && !said.contains("the agent ran") {
-                assert!(
-                    code != 0 && said.contains("error: "),
-                    "the cause is not said: {what}"
-                );
-            }
-            let unlocked: Vec<Value> = fake
-                .started()
-                .into_iter()
-                .filter(|row| !is_locked(row))
-                .collect();
-            assert!(unlocked.is_empty(), "{unlocked:?} by {what}");
-            fake.wish("fault", Value::Null)
-                .wish("fault_at", Value::Null);
-            nothing_is_left(&fake, &what);
+            let code = inject(&mut fake, fault, at, call);
             println!("{fault} at {call}: {code}, nothing left");
             injected += 1;
         }
     }
     fixtures::tell!("{injected} faults at {} calls, nothing left", calls.len());
     assert!(injected >= if all { 60 } else { 40 }, "{injected}");
+}
+
+/// A start with a fault at one call; its exit code. No machine has started unlocked, and nothing is left.
+fn inject(fake: &mut Fake, fault: &str, at: usize, call: &str) -> i32 {
+    fake.forget();
+    fake.wish("fault", json!(fault)).wish("fault_at", json!(at));
+    let (code, said) = start(fake);
+    let what = format!("{fault} at call {at} ({call}): {code} {said}");
+    assert!(
+        !said.contains("the agent ran") || said.contains("probe passed 11/11"),
+        "{what}"
+    );
+    if fault == "error" && !said.contains("the agent ran") {
+        assert!(
+            code != 0 && said.contains("error: "),
+            "the cause is not said: {what}"
+        );
+    }
+    let unlocked: Vec<Value> = fake
+        .started()
+        .into_iter()
+        .filter(|row| !is_locked(row))
+        .collect();
+    assert!(unlocked.is_empty(), "{unlocked:?} by {what}");
+    fake.wish("fault", Value::Null)
+        .wish("fault_at", Value::Null);
+    nothing_is_left(fake, &what);
+    code
+}
+
+/// The channel that has something more to start with: the sidecar's listener, and a token in the environment of a call.
+#[test]
+fn a_fault_at_a_start_with_an_interceptor_leaves_nothing() {
+    let mut fake = Fake::new();
+    fake.env("BOT_BOTTLE_SMOLVM_TIMEOUT", "5")
+        .env("BOT_BOTTLE_SMOLVM_CHANNEL", "interceptor");
+    let (code, said) = start(&fake);
+    assert_eq!(code, 0, "{said}");
+    fake.is_clean();
+    let calls = fake.calls();
+    let at = calls.iter().position(|call| call == "start").unwrap();
+    for fault in ["error", "error-after", "kill"] {
+        inject(&mut fake, fault, at, "start");
+    }
 }
 
 fn nothing_is_left(fake: &Fake, what: &str) {

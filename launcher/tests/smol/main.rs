@@ -9,6 +9,7 @@ mod common;
 
 mod fake;
 mod faults;
+mod interceptor;
 mod lifecycle;
 mod refusals;
 mod terminal;

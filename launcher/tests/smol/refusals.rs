@@ -82,9 +82,8 @@ fn rubbish_is_no_version() {
 #[test]
 fn channels_that_are_not_there_are_named() {
     for (channel, why) in [
-        ("interceptor", "the channel `interceptor` is not available"),
         ("tsi", "the channel `tsi` is not available"),
-        ("wormhole", "there are: socket, cidr"),
+        ("wormhole", "there are: socket, interceptor, cidr"),
         ("cidr", "BOT_BOTTLE_SMOLVM_ADDRESS is not set"),
     ] {
         let mut fake = Fake::new();

@@ -20,6 +20,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -120,8 +121,26 @@ def create(given):
     print(f"Created machine: {name}")
 
 
+def interceptor(row, given):
+    """As 1.32.2: told by an option, known by a token of the environment, and needed ever after."""
+    address = given.get("--egress-interceptor", [None])[0]
+    token = os.environ.get("SMOLVM_INTERCEPTOR_TOKEN", "")
+    if address is None:
+        if row.get("external_interceptor_required"):
+            fail("egress interceptor: this machine requires an external interceptor on every start")
+        return None
+    if len(token) != 64 or not any(bytes.fromhex(token)):
+        fail("egress interceptor: SMOLVM_INTERCEPTOR_TOKEN must be 64 hex digits")
+    if not address.startswith("127."):
+        fail("egress interceptor: the address must be loopback")
+    if not WISH.get("forget_interceptor"):
+        row["external_interceptor_required"] = True
+    return address
+
+
 def start(given):
     row = read(given["--name"][0])
+    handed_to = interceptor(row, given)
     place = directory(row["name"])
     place.mkdir(parents=True, exist_ok=True)
     config = place / "boot-config.json"
@@ -132,7 +151,7 @@ def start(given):
         log.write(json.dumps(row) + "\n")
     # As the real one: a process that outlives this call.
     machine = subprocess.Popen(
-        [sys.executable, __file__, "_boot-vm", str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        [sys.executable, __file__, "_boot-vm", str(config), handed_to or "none"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, start_new_session=True)
     row.update(state="running", pid=machine.pid)
     row.update(WISH.get("running_row", {}))
@@ -180,10 +199,69 @@ def dies_with_us():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
+def join(one, other):
+    while piece := one.recv(65536):
+        other.sendall(piece)
+    other.shutdown(socket.SHUT_WR)
+
+
+def hand_over(agent, handed_to, wanted):
+    """A connection of the guest's: nothing of it is passed on before the interceptor has answered."""
+    host, port = wanted.rsplit(":", 1)
+    host = WISH.get("dials", host)
+    try:
+        with agent, socket.create_connection(handed_to.rsplit(":", 1), timeout=30) as there:
+            token = bytes.fromhex(os.environ["SMOLVM_INTERCEPTOR_TOKEN"])
+            hello = b"SMOLICPT\x01" + token + b"\x04" + struct.pack(">H", int(port)) + socket.inet_aton(host)
+            there.sendall(hello)
+            if there.recv(1) != b"\0":
+                # A reset.
+                agent.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return
+            back = threading.Thread(target=join, args=(there, agent))
+            back.start()
+            join(agent, there)
+            back.join()
+    except OSError:
+        pass
+
+
+def network(place, handed_to):
+    """The machine's process: what the guest's relay dials is handed over. The relay itself is on the host here."""
+    path = place / "relay.json"
+    while not path.exists():
+        time.sleep(0.02)
+    relay = json.loads(path.read_text())
+    listener = socket.create_server((relay["alias"], relay["port"]))
+    (place / "relay.up").write_text("")
+    while True:
+        agent, _ = listener.accept()
+        threading.Thread(target=hand_over, args=(agent, handed_to, relay["to"]), daemon=True).start()
+
+
+def listen(place, briefing):
+    """The guest's relay on the alias, for a machine whose connections are handed over."""
+    if "Address" not in briefing["way"] or not read_boot(place).get("external_interceptor_required"):
+        return
+    relay = {"alias": briefing["alias"], "port": briefing["port"], "to": briefing["way"]["Address"]}
+    new = place / "relay.new"
+    new.write_text(json.dumps(relay))
+    new.rename(place / "relay.json")
+    until = time.monotonic() + 20
+    while not (place / "relay.up").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def read_boot(place):
+    return json.loads((place / "boot-config.json").read_text())
+
+
 def init(place):
     """The launcher's `__machine-init`."""
-    if frame(sys.stdin.buffer) is None:
+    briefing = frame(sys.stdin.buffer)
+    if briefing is None:
         sys.exit(1)
+    listen(place, briefing)
     if WISH.get("init_error"):
         say({"ready": False, "error": WISH["init_error"]})
         sys.exit(1)
@@ -274,6 +352,9 @@ def strike(number):
 def main():
     arguments = sys.argv[1:]
     if arguments[:1] == ["_boot-vm"]:
+        if arguments[2] != "none":
+            place = pathlib.Path(arguments[1]).parent
+            threading.Thread(target=network, args=(place, arguments[2]), daemon=True).start()
         while pathlib.Path(arguments[1]).exists():
             time.sleep(0.2)
         return

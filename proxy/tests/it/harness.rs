@@ -641,7 +641,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// To CONNECT: 200 has no body.
-    async fn connect_answer(&mut self) -> Answer {
+    pub async fn connect_answer(&mut self) -> Answer {
         let start = self.line().await.expect("an answer to CONNECT");
         let mut parts = start.splitn(3, ' ');
         let (_, status, reason) = (

@@ -25,6 +25,7 @@ mod h2_abuse;
 mod harness;
 mod hostile;
 mod inbound;
+mod interceptor;
 mod life;
 mod load;
 mod origins;
