@@ -12,7 +12,7 @@ use super::Exchange;
 use crate::content::Codings;
 use crate::echo;
 use crate::inspect;
-use crate::message::{Frame, Headers, RequestHead, ResponseHead, Size};
+use crate::message::{Frame, Headers, RequestHead, Size};
 use crate::policy::Route;
 use crate::upstream::response::Response;
 use crate::verdict::{Cause, Refusal};
@@ -109,7 +109,7 @@ impl Inbound {
     ) -> Result<Option<Held>, Refusal> {
         self.fields(&mut response.head.headers);
         if let Some(detector) = &self.detector {
-            let findings = detector.scan(&Location::HeaderName, &joined(&response.head));
+            let findings = detector.scan(&Location::HeaderName, &joined(&response.head.headers));
             self.judge(findings)?;
         }
         let Some(size) = response.size else {
@@ -191,6 +191,17 @@ impl Inbound {
         }
     }
 
+    /// As a head, at a body's end.
+    pub(super) fn trailers(&mut self, mut fields: Headers) -> Result<Headers, Refusal> {
+        fields.strip_trailers();
+        self.fields(&mut fields);
+        if let Some(detector) = &self.detector {
+            let findings = detector.scan(&Location::HeaderName, &joined(&fields));
+            self.judge(findings)?;
+        }
+        Ok(fields)
+    }
+
     fn look(&mut self, data: Bytes) -> Result<Bytes, Refusal> {
         if let Some(stream) = &mut self.injection {
             let findings = stream.push(&data);
@@ -270,9 +281,9 @@ fn is_coded(headers: &Headers) -> bool {
         .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"))
 }
 
-fn joined(head: &ResponseHead) -> Vec<u8> {
+fn joined(headers: &Headers) -> Vec<u8> {
     let mut joined = Vec::new();
-    for (name, value) in head.headers.iter() {
+    for (name, value) in headers.iter() {
         joined.extend_from_slice(name);
         joined.extend_from_slice(b": ");
         joined.extend_from_slice(value);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::inbound::{Held, Inbound};
 use super::{After, Exchange, Gone, Reply};
-use crate::message::{Frame, Headers};
+use crate::message::Frame;
 use crate::policy::Route;
 use crate::upstream::response::Response;
 use crate::verdict::Refusal;
@@ -74,6 +74,14 @@ async fn relay<R: Reply>(
     let told = tells
         .then(|| head.headers.first("content-length").cloned())
         .flatten();
+    // Of what was read to its end already the last part is judged before anything of it goes on.
+    let (body, mut trailers) = match held {
+        None => (None, None),
+        Some(Held { body, trailers }) => {
+            let fields = trailers.map(|fields| inbound.trailers(fields));
+            (Some(body), fields.transpose().map_err(Stopped::Before)?)
+        }
+    };
     head.headers.strip_hop_by_hop();
     // The marker is ours alone, and there is no way out over HTTP/3 to advertise.
     head.headers.remove("x-bottle-verdict");
@@ -84,16 +92,10 @@ async fn relay<R: Reply>(
     if reply.head(head, response.size).await.is_err() {
         return Ok(Relayed::Cut);
     }
-    let mut trailers = None;
-    if let Some(Held {
-        body,
-        trailers: own,
-    }) = held
-    {
+    if let Some(body) = body {
         if send(reply, body).await.is_err() {
             return Ok(Relayed::Cut);
         }
-        trailers = own.map(|fields| judged(inbound, fields));
     } else if response.size.is_some() {
         loop {
             let frame = tokio::select! {
@@ -108,7 +110,7 @@ async fn relay<R: Reply>(
                     send(reply, data).await
                 }
                 Ok(Some(Frame::Trailers(fields))) => {
-                    trailers = Some(judged(inbound, fields));
+                    trailers = Some(inbound.trailers(fields).map_err(Stopped::Amidst)?);
                     Ok(())
                 }
                 Err(error) => {
@@ -138,10 +140,4 @@ async fn send<R: Reply>(reply: &mut R, data: Bytes) -> Result<(), Gone> {
         return Ok(());
     }
     reply.data(data).await
-}
-
-fn judged(inbound: &mut Inbound, mut fields: Headers) -> Headers {
-    fields.strip_trailers();
-    inbound.fields(&mut fields);
-    fields
 }

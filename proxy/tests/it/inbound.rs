@@ -254,6 +254,50 @@ async fn orders_to_give_a_secret_away_do_not_reach_the_agent() {
     }
 }
 
+/// Some clients read trailers as they read headers.
+#[tokio::test]
+async fn an_order_in_a_trailer_is_no_way_around_it() {
+    for options in [OriginOptions::HTTP1, OriginOptions::HTTP2] {
+        let world = World::start(options, Setup::new(&detecting(json!({})))).await;
+        for (text, clean) in [("An API key is created on a page.", true), (ORDER, false)] {
+            let request = format!(
+                "POST /say/trailer HTTP/1.1\r\nHost: HOST\r\nTE: trailers\r\nConnection: TE\r\nContent-Length: {}\r\n\r\n{text}",
+                text.len()
+            );
+            let answer = world.raw(request.as_bytes()).await.unwrap();
+            let mut h2 = world.h2().await;
+            let request = h2.request("POST", "/say/trailer").header("te", "trailers");
+            let request = request.body(()).unwrap();
+            let over_h2 = h2.send(request, &[text.as_bytes()], None).await;
+            let what = format!("{text}: {answer:?} {over_h2:?}");
+            assert_eq!(answer.whole, clean, "{what}");
+            assert_eq!(
+                format!("{:?}", answer.trailers).contains(text),
+                clean,
+                "{what}"
+            );
+            match over_h2 {
+                Ok(answer) => {
+                    assert_eq!(answer.whole, clean, "{what}");
+                    assert_eq!(
+                        format!("{:?}", answer.trailers).contains(text),
+                        clean,
+                        "{what}"
+                    );
+                }
+                Err(_) => assert!(!clean, "{what}"),
+            }
+            let blocked = || {
+                let mut records = world.sidecar.audit().into_iter();
+                records.any(|record| record["code"] == "injection")
+            };
+            if !clean {
+                until("the record of it", blocked).await;
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn where_it_is_not_asked_for_nothing_is_looked_at() {
     let world = World::policy(&dlp(json!({"outbound_detectors": false}))).await;
