@@ -14,6 +14,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::harness::{self, KEY, KNOWN, NAME, PATIENCE, Setup, Sidecar, World, dlp, route, routes};
+use crate::supervise::{control, supervised};
 
 /// A server of every kind of call, without generated code; what it got is printed at the end.
 const SERVER: &str = r#"
@@ -276,6 +277,32 @@ async fn nothing_of_a_blocked_message_reaches_the_origin() {
     assert!(!world.origin.saw(b"the key is"));
     assert!(!world.origin.saw(&gzip(text.as_bytes())[10..]));
     fixtures::tell!("{cases} gRPC messages with a credential, 0 bytes of them at the origin");
+}
+
+/// A message has no place to wait in: an operator is not asked, and nothing of it leaves.
+#[tokio::test]
+async fn a_message_is_blocked_where_an_operator_could_be_asked_too() {
+    let setup = supervised(&routes(&[route()]));
+    let world = World::start(OriginOptions::HTTP2, setup).await;
+    let mut client = world.h2().await;
+    let text = format!("the key is {KEY}, keep it");
+    for (wire, encoding) in [
+        (framed(0, text.as_bytes()), None),
+        (framed(1, &gzip(text.as_bytes())), Some("gzip")),
+    ] {
+        let request = post(&client, encoding);
+        let pieces: [&[u8]; 2] = [&framed(0, b"clean"), &wire];
+        if let Ok(answer) = client.send(request, &pieces, None).await {
+            let mut fields = answer.trailers.iter().chain(&answer.headers);
+            let status = fields.find(|(name, _)| name == "grpc-status");
+            let status = status.map(|(_, value)| value.as_str());
+            assert_eq!(status, Some("7"), "{answer:?}");
+        }
+        let asked = control(&world.sidecar, "GET", "/v1/pending", Value::Null).await;
+        assert_eq!(asked.json(), json!([]));
+    }
+    assert!(!world.origin.saw(b"the key is"));
+    assert!(!world.origin.saw(&gzip(text.as_bytes())[10..]));
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fixtures::origin::OriginOptions;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -348,6 +349,21 @@ async fn an_agent_that_goes_away_frees_its_place() {
     waiting(&world, 1).await;
     drop(wire);
     waiting(&world, 0).await;
+
+    // Nor does an answer that it would still read: who says that nothing more comes is not waited for.
+    let mut wire = world.h1().await;
+    wire.send(&world.fill(post(KEY).as_bytes())).await;
+    let [ask] = waiting(&world, 1).await.try_into().unwrap();
+    wire.io.shutdown().await.unwrap();
+    waiting(&world, 0).await;
+    assert_eq!(parked(&world).await, 0);
+    approve(&world, &ask, json!({"once": true})).await;
+    let said = wire.rest().await;
+    assert!(
+        !String::from_utf8_lossy(&said).contains(" 200 "),
+        "{said:?}"
+    );
+    world.assert_untouched("a half-closed request");
 
     let mut h2 = world.h2().await;
     let request = h2.request("POST", "/").body(()).unwrap();

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::{H1, KEY, KNOWN, NAME, PATIENCE, Setup, Sidecar, Wire, route, routes};
+use crate::supervise::{control, supervised};
 
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
@@ -437,6 +438,81 @@ async fn nothing_of_a_blocked_message_reaches_the_origin() {
         blocked += 1;
     }
     fixtures::tell!("{blocked} messages with a credential, 0 bytes of them at the origin");
+}
+
+/// A message has no place to wait in: an operator is not asked, and nothing of it leaves.
+#[tokio::test]
+async fn a_message_is_blocked_where_an_operator_could_be_asked_too() {
+    for dlp in [Value::Null, json!({"outbound_on_match": "supervise"})] {
+        let ws = Ws::start(WsOptions::default(), supervised(&allowed(dlp))).await;
+        let text = format!("the key is {KEY}, keep it");
+        for first in [TEXT, BINARY, PING] {
+            let mut client = ws.open("").await;
+            client.say(first, text.as_bytes()).await;
+            stopped(&ws, "a message", client, "aws-access-key").await;
+            let asked = control(&ws.sidecar, "GET", "/v1/pending", Value::Null).await;
+            assert_eq!(asked.json(), json!([]));
+        }
+    }
+}
+
+const INJECTED: &str = "tok/Injected+5d1e9a7c3b"; // gitleaks:allow
+
+/// Cut in two and in three fragments at every offset, with a ping between them, and in what a ping or a close says.
+#[tokio::test]
+async fn an_echoed_credential_is_scrubbed_however_its_fragments_cut_it() {
+    let said = format!("you sent {INJECTED}, did you not?");
+    let bytes = said.as_bytes();
+    let clean = format!("you sent {}, did you not?", "*".repeat(INJECTED.len()));
+    let mut greeting = Vec::new();
+    let mut messages = 0;
+    for cut in 0..=bytes.len() {
+        greeting.extend(server_frame(false, 1, &bytes[..cut]));
+        greeting.extend(server_frame(true, 9, b"ping"));
+        greeting.extend(server_frame(true, 0, &bytes[cut..]));
+        let next = (cut + 5).min(bytes.len());
+        greeting.extend(server_frame(false, 2, &bytes[..cut]));
+        greeting.extend(server_frame(false, 0, &bytes[cut..next]));
+        greeting.extend(server_frame(true, 0, &bytes[next..]));
+        messages += 2;
+    }
+    greeting.extend(server_frame(true, 9, INJECTED.as_bytes()));
+    let reason = [b"\x03\xe8", INJECTED.as_bytes()].concat();
+    greeting.extend(server_frame(true, 8, &reason));
+    let mut egress = allowed(Value::Null);
+    egress["routes"][0]["auth"] = json!({"scheme": "Bearer", "token_ref": "EGRESS_TOKEN_ROUTE"});
+    let options = WsOptions {
+        greeting,
+        ..WsOptions::default()
+    };
+    let ws = Ws::start(
+        options,
+        Setup::new(&egress).env("EGRESS_TOKEN_ROUTE", INJECTED),
+    )
+    .await;
+    let mut client = ws.open("").await;
+    assert!(ws.origin.heads()[0].contains(INJECTED));
+    let (mut whole, mut heard, mut pings) = (Vec::new(), 0, 0);
+    let close = loop {
+        let frame = client.hear().await.unwrap();
+        match frame.opcode {
+            8 => break frame,
+            9 => {
+                assert!(!String::from_utf8_lossy(&frame.payload).contains("Injected"));
+                pings += 1;
+            }
+            _ => {
+                whole.extend_from_slice(&frame.payload);
+                if frame.fin {
+                    assert_eq!(String::from_utf8_lossy(&whole), clean, "message {heard}");
+                    whole.clear();
+                    heard += 1;
+                }
+            }
+        }
+    };
+    assert_eq!((heard, pings), (messages, messages / 2 + 1));
+    assert!(!String::from_utf8_lossy(&close.payload).contains("Injected"));
 }
 
 /// A dictionary that an earlier message left behind is the inflater's, and so the scanner's.
