@@ -335,6 +335,8 @@ async fn differ(name: &str) {
                 || line == "-"
                 // lighttpd, of a request whose method it does not know and refused.
                 || line == "HTTP/1.1"
+                // And of one whose method is HTTP/2's preface, which it refused too.
+                || line == "PRI  HTTP/1.1"
                 || line.starts_with("<BADREQ>")
                 || line.contains("SSL handshake"))
         })
