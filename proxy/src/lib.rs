@@ -32,6 +32,7 @@ mod isolate;
 mod judge;
 mod limits;
 mod logs;
+mod memory;
 pub mod message;
 mod metrics;
 mod net;

@@ -17,6 +17,7 @@ use crate::control::{self, Control};
 use crate::descriptors;
 use crate::interceptor;
 use crate::limits;
+use crate::memory;
 use crate::secrets::Secrets;
 use crate::server::{self, Listener};
 use crate::settings::{ConfigError, Listen};
@@ -162,6 +163,7 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
     if let Some((control, listener)) = control {
         tokio::spawn(control::accept(control, listener));
     }
+    tokio::spawn(memory::give_back(Arc::clone(&sidecar.ended)));
     announce(&ready)?;
 
     loop {

@@ -131,6 +131,7 @@ pub async fn accept(sidecar: Arc<Sidecar>, listener: Listener, room: Arc<Semapho
         sidecar.tasks.spawn(async move {
             isolated(serve(&connection, socket)).await;
             drop(permit);
+            connection.ended.notify_one();
         });
     }
 }

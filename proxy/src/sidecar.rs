@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use arc_swap::ArcSwap;
 use detectors::Finding;
 use quick_cache::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -71,6 +71,8 @@ pub struct Sidecar {
     held: Arc<Semaphore>,
     /// Bodies that may be decoded at once: each may take [`limits::DECODE_BYTES`] twice.
     pub decoding: Semaphore,
+    /// Told of every connection of an agent's that has ended.
+    pub ended: Arc<Notify>,
     pub stopping: CancellationToken,
     pub tasks: TaskTracker,
 }
@@ -133,6 +135,7 @@ impl Sidecar {
             last_agent_h2: AtomicBool::new(true),
             decoding: Semaphore::new(limits::DECODES),
             held: Arc::new(Semaphore::new(limits::HELD_BYTES / limits::HELD_UNIT)),
+            ended: Arc::new(Notify::new()),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
