@@ -102,9 +102,8 @@ const SHORTEST_TOKEN: usize = 16;
 /// Findings in a head, structural ones first. `host` is the authority as the agent wrote it; `all` judges the names
 /// that are shown.
 pub fn head(scanner: &Judge, all: &Judge, host: &[u8], head: &RequestHead) -> Vec<Finding> {
-    let mut findings = structural(all, head);
     // One pass over all of the head finds nothing in nearly every request, and sees what is split over fields;
-    // only a hit is looked for field by field.
+    // only a hit is looked for field by field. No part of it holds a line feed, so another head is another text.
     let mut joined = Vec::with_capacity(host.len() + head.target.len() + 64 * head.headers.len());
     joined.extend_from_slice(host);
     joined.push(b'\n');
@@ -112,12 +111,16 @@ pub fn head(scanner: &Judge, all: &Judge, host: &[u8], head: &RequestHead) -> Ve
     joined.push(b'\n');
     joined.extend_from_slice(&head.target);
     joined.push(b'\n');
-    for (name, value) in head.headers.iter() {
+    for (name, value) in head.headers.iter().filter(|field| !is_size(*field)) {
         joined.extend_from_slice(name);
         joined.push(b'\n');
         joined.extend_from_slice(value);
         joined.push(b'\n');
     }
+    if scanner.knows_head(&joined) {
+        return Vec::new();
+    }
+    let mut findings = structural(all, head);
     let mut whole = scanner.scan(&Location::HeaderName, &joined);
     if host.len() >= SHORTEST_TOKEN && !scanner.is_clean_in_either_case(host) {
         whole.extend(caseless(scanner, &Location::Host, host));
@@ -131,6 +134,9 @@ pub fn head(scanner: &Judge, all: &Judge, host: &[u8], head: &RequestHead) -> Ve
         whole.extend(caseless(scanner, &Location::HeaderName, name));
     }
     if whole.is_empty() {
+        if findings.is_empty() {
+            scanner.remember_head(&joined);
+        }
         return findings;
     }
     findings.extend(caseless(scanner, &Location::Host, host));
@@ -145,6 +151,14 @@ pub fn head(scanner: &Judge, all: &Judge, host: &[u8], head: &RequestHead) -> Ve
         findings.extend(whole);
     }
     findings
+}
+
+/// What says how long a body is that could be held. It does not go on: we write our own, behind all other fields, by
+/// what came. A longer number may say something else, so it is looked at.
+fn is_size((name, value): (&Bytes, &Bytes)) -> bool {
+    value.len() <= 7
+        && value.iter().all(u8::is_ascii_digit)
+        && name.eq_ignore_ascii_case(b"content-length")
 }
 
 pub fn trailers(scanner: &Scanner, all: &Judge, headers: &Headers) -> Vec<Finding> {

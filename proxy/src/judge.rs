@@ -1,5 +1,5 @@
 //! A scanner with a memory for short texts in which it found nothing: an agent names the same host, methods, paths and
-//! fields in every request, and a verdict on a text does not change.
+//! fields in every request, most often its whole head is the same, and a verdict on a text does not change.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub struct Judge(Arc<Inner>);
 struct Inner {
     scanner: Scanner,
     clean: Cache<Box<[u8]>, Clean>,
+    /// Heads in which nothing at all was found.
+    heads: Cache<Box<[u8]>, ()>,
 }
 
 /// How a text was looked at.
@@ -31,7 +33,19 @@ impl Judge {
         Self(Arc::new(Inner {
             scanner,
             clean: Cache::new(limits::CLEAN_TEXTS),
+            heads: Cache::new(limits::CLEAN_HEADS),
         }))
+    }
+
+    /// Whether nothing was found in this head when it came before. A text that stands for another head is another text.
+    pub fn knows_head(&self, head: &[u8]) -> bool {
+        head.len() <= limits::CLEAN_HEAD_BYTES && self.0.heads.get(head).is_some()
+    }
+
+    pub fn remember_head(&self, head: &[u8]) {
+        if head.len() <= limits::CLEAN_HEAD_BYTES {
+            self.0.heads.insert(head.into(), ());
+        }
     }
 
     pub fn is_clean(&self, raw: &[u8]) -> bool {
@@ -103,6 +117,12 @@ mod tests {
             assert!(judge.is_clean(format!("/{number}").as_bytes()));
         }
         assert!(judge.0.clean.len() <= limits::CLEAN_TEXTS);
+        for number in 0..limits::CLEAN_HEADS * 4 {
+            judge.remember_head(format!("h\nGET\n/{number}\n").as_bytes());
+        }
+        assert!(judge.0.heads.len() <= limits::CLEAN_HEADS);
+        judge.remember_head(&vec![b'a'; limits::CLEAN_HEAD_BYTES + 1]);
+        assert!(!judge.knows_head(&vec![b'a'; limits::CLEAN_HEAD_BYTES + 1]));
         assert!(judge.is_clean(&vec![b'a'; limits::CLEAN_BYTES + 1]));
         assert!(
             judge

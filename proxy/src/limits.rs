@@ -36,6 +36,9 @@ pub const ASIDE_BYTES: usize = 256 * 1024;
 /// Texts that are remembered as free of findings, for each set of detectors, and how long one may be.
 pub const CLEAN_TEXTS: usize = 1024;
 pub const CLEAN_BYTES: usize = 256;
+/// The same for whole heads.
+pub const CLEAN_HEADS: usize = 256;
+pub const CLEAN_HEAD_BYTES: usize = 4 * 1024;
 /// Windows of the scanner (64 KiB of a body, or all of a shorter one) that are remembered as free of findings, for each set of
 /// detectors: half a gigabyte of conversations, in some 400 KiB.
 pub const CLEAN_WINDOWS: usize = 8192;

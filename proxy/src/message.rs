@@ -10,6 +10,12 @@ pub struct Headers {
 }
 
 impl Headers {
+    pub fn with_capacity(fields: usize) -> Self {
+        Self {
+            list: Vec::with_capacity(fields),
+        }
+    }
+
     pub fn push(&mut self, name: impl Into<Bytes>, value: impl Into<Bytes>) {
         self.list.push((name.into(), value.into()));
     }

@@ -29,13 +29,18 @@ pub(super) fn hash(line: &[u8]) -> Hash {
 
 /// In lower case. A record has three of these, so it is no format string.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
     let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
-    }
+    push_hex(&mut text, bytes);
     text
+}
+
+pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
+    let digit = |half: u8| char::from(half + if half < 10 { b'0' } else { b'a' - 10 });
+    text.extend(
+        bytes
+            .iter()
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]),
+    );
 }
 
 pub(super) fn head_path(log: &Path) -> PathBuf {

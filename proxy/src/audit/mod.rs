@@ -386,7 +386,10 @@ pub fn event_id() -> String {
         let rest = random.get(*left..).unwrap_or_default();
         rest.first_chunk().copied().unwrap_or_default()
     });
-    format!("evt_{}", chain::hex(&random))
+    let mut id = String::with_capacity(4 + 2 * ID);
+    id.push_str("evt_");
+    chain::push_hex(&mut id, &random);
+    id
 }
 
 pub fn now() -> String {

@@ -197,7 +197,7 @@ impl<B: RequestBody> Messages<'_, '_, B> {
                     if *left > 0 && self.buf.is_empty() {
                         return Ok(None);
                     }
-                    let data = self.buf.split_to((*left).min(self.buf.len()));
+                    let data = self.buf.split_to((*left).min(self.buf.len())).freeze();
                     *left -= data.len();
                     if std::mem::take(fresh) {
                         self.exchange.scan_across(
@@ -208,7 +208,7 @@ impl<B: RequestBody> Messages<'_, '_, B> {
                             &data,
                         )?;
                     }
-                    let mut released = window.push(&data)?;
+                    let mut released = window.push(data)?;
                     if *left == 0 {
                         let rest = window.finish()?;
                         released = [released, rest].concat().into();

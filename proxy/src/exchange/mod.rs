@@ -262,7 +262,7 @@ impl<'a> Exchange<'a> {
             let codec = grpc::Codec::parse(&head.headers)?;
             self.record_let_through(&redacted).await?;
             self.entry.recorded();
-            return self.grpc(route, &head, codec, body, reply).await;
+            return Box::pin(self.grpc(route, &head, codec, body, reply)).await;
         }
         let source = body;
         match self.hold(route, source).await? {
@@ -292,7 +292,7 @@ impl<'a> Exchange<'a> {
                 self.charge(route, &head, 0)?;
                 self.check_pieces(route, &head, &[])?;
                 self.record_let_through(&redacted).await?;
-                self.stream(route, &head, begun, source, reply).await
+                Box::pin(self.stream(route, &head, begun, source, reply)).await
             }
         }
     }
@@ -443,7 +443,7 @@ impl<'a> Exchange<'a> {
         body: Bytes,
         redacted: &mut Vec<Finding>,
     ) -> Result<Bytes, Refusal> {
-        if body.is_empty() {
+        if body.is_empty() || (route.detectors.none() && codings.is_plain()) {
             return Ok(body);
         }
         let scanner = self.ruling.scanners.of(route.detectors);

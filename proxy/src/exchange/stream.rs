@@ -32,8 +32,7 @@ impl Exchange<'_> {
     ) -> Result<After, Refusal> {
         let mut window = Window::new(self.sidecar, self.ruling, route, Location::Body);
         // What is held already is judged before the origin is even spoken to.
-        let first = window.push(&begun)?;
-        drop(begun);
+        let first = window.push(begun)?;
         self.room = None;
         let size = body.size();
         let mut source = Streamed {
@@ -183,7 +182,7 @@ impl<B: RequestBody> Source for Streamed<'_, B> {
             return Ok(Piece::Data(std::mem::take(&mut self.first)));
         }
         match self.body.frame().await.map_err(body_failed)? {
-            Some(Frame::Data(data)) => self.window.push(&data).map(Piece::Data),
+            Some(Frame::Data(data)) => self.window.push(data).map(Piece::Data),
             Some(Frame::Trailers(fields)) => {
                 self.trailers = self.window.trailers(fields)?;
                 Ok(Piece::Data(Bytes::new()))
@@ -203,7 +202,7 @@ pub struct Window<'a> {
     sidecar: &'a Sidecar,
     ruling: &'a Ruling,
     route: &'a Route,
-    /// `None` once `noscan` let the rest go unscanned.
+    /// `None` where no detector is on, and once `noscan` let the rest go unscanned.
     stream: Option<detectors::Stream>,
     held: BytesMut,
     /// The end of what was looked at for short pieces of secrets.
@@ -220,12 +219,13 @@ impl<'a> Window<'a> {
         route: &'a Route,
         location: Location,
     ) -> Self {
-        let stream = ruling.scanners.of(route.detectors).stream(location);
+        let scanner = ruling.scanners.of(route.detectors);
+        let stream = (!route.detectors.none()).then(|| scanner.stream(location));
         Self {
             sidecar,
             ruling,
             route,
-            stream: Some(stream),
+            stream,
             held: BytesMut::new(),
             tail: Vec::new(),
             base: 0,
@@ -234,13 +234,13 @@ impl<'a> Window<'a> {
     }
 
     /// What may leave now.
-    pub fn push(&mut self, data: &[u8]) -> Result<Bytes, Refusal> {
+    pub fn push(&mut self, data: Bytes) -> Result<Bytes, Refusal> {
         let before = self.pushed;
         self.pushed += data.len() as u64;
         self.sidecar.volumes.charge(self.route, data.len())?;
-        self.check_pieces(data)?;
+        self.check_pieces(&data)?;
         self.sidecar.metrics.request_bytes.inc_by(data.len() as u64);
-        let mut scanned = data;
+        let mut scanned = data.as_ref();
         let mut last = false;
         if let Some(limit) = self
             .route
@@ -255,7 +255,7 @@ impl<'a> Window<'a> {
             last = true;
         }
         let Some(stream) = &mut self.stream else {
-            return Ok(Bytes::copy_from_slice(data));
+            return Ok(data);
         };
         let mut findings = stream.push(scanned);
         if last {
@@ -263,15 +263,20 @@ impl<'a> Window<'a> {
         }
         let released = stream.released();
         self.judge(findings)?;
-        self.held.extend_from_slice(data);
+        let ready = usize::try_from(released.saturating_sub(self.base)).unwrap_or(0);
+        let ready = if last { usize::MAX } else { ready };
+        let ready = ready.min(self.held.len() + data.len());
+        self.base += ready as u64;
         if last {
             self.stream = None;
-            return Ok(self.held.split().freeze());
         }
-        let ready = usize::try_from(released.saturating_sub(self.base))
-            .unwrap_or(0)
-            .min(self.held.len());
-        self.base += ready as u64;
+        // What goes on at once is not copied: the first piece may be all that was held before.
+        if self.held.is_empty() {
+            self.held
+                .extend_from_slice(data.get(ready..).unwrap_or_default());
+            return Ok(data.slice(..ready));
+        }
+        self.held.extend_from_slice(&data);
         Ok(self.held.split_to(ready).freeze())
     }
 

@@ -96,12 +96,15 @@ pub async fn one<S: AsyncRead + AsyncWrite + Send + Unpin>(
 ) -> After {
     writer.begin(&request);
     let host = request.host.clone().unwrap_or_default();
-    if let Err(cause) = same_host(&host, &pool.authority, request.http10) {
+    if !pool.is_named_by(&host)
+        && let Err(cause) = same_host(&host, &pool.authority, request.http10)
+    {
         refuse(sidecar, pool, writer, cause).await;
         return After::Unread;
     }
     if handshake::is_asked(&request.headers) {
-        return exchange::websocket(sidecar, pool, &host, request, target, reader, writer).await;
+        let asked = exchange::websocket(sidecar, pool, &host, request, target, reader, writer);
+        return Box::pin(asked).await;
     }
     let mut body = reader.body(request.framing, limits::BODY_IDLE).paced();
     let after = exchange::run(

@@ -238,7 +238,7 @@ fn check_lines(head: &[u8]) -> Result<(), Malformed> {
 }
 
 fn collect(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<Headers, Malformed> {
-    let mut headers = Headers::default();
+    let mut headers = Headers::with_capacity(fields.len());
     for field in fields {
         if field
             .value

@@ -59,6 +59,13 @@ pub struct Detectors {
     pub entropy: bool,
 }
 
+impl Detectors {
+    /// All are switched off.
+    pub fn none(self) -> bool {
+        !(self.token_patterns || self.known_secrets || self.undecodable || self.entropy)
+    }
+}
+
 /// A request, as far as policy looks at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {

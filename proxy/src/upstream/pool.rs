@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::address;
 use super::dial::{self, Dialer};
 use super::lane::{H1, Lane};
-use crate::host::{Authority, Scheme};
+use crate::host::{Authority, Host, Scheme};
 use crate::limits;
 use crate::net::Origin;
 use crate::tls;
@@ -113,6 +113,13 @@ impl Pool {
         }
     }
 
+    /// `Host` as most clients write it: the host that was asked for, with or without its port. What is written in
+    /// another way may still be the same.
+    pub fn is_named_by(&self, host: &[u8]) -> bool {
+        host == self.host_header.as_bytes()
+            || matches!(&self.authority.host, Host::Name(name) if name.as_str().as_bytes() == host)
+    }
+
     pub fn host_header(&self) -> &str {
         &self.host_header
     }
@@ -150,7 +157,7 @@ impl Pool {
 
     /// A connection that nothing was sent on yet.
     pub async fn fresh_h1(&self, route: &RouteKey) -> Result<Lane, Cause> {
-        let (stream, _) = self.dial(false).await?;
+        let (stream, _) = Box::pin(self.dial(false)).await?;
         let mut connection = H1::new(stream);
         connection.route = Some(route.clone());
         Ok(Lane::H1(Box::new(connection)))
@@ -179,13 +186,13 @@ impl Pool {
         if let Some(dead) = at {
             open.remove(dead);
         }
-        let (stream, h2) = self.dial(true).await?;
+        let (stream, h2) = Box::pin(self.dial(true)).await?;
         if !h2 {
             return Err(Cause::UpstreamProtocol(
                 "it spoke HTTP/2 before and does not any more".into(),
             ));
         }
-        let sender = self.handshake(stream).await?;
+        let sender = Box::pin(self.handshake(stream)).await?;
         if open.len() >= H2_ROUTES {
             open.remove(0);
         }

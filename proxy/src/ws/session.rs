@@ -530,12 +530,12 @@ impl<'e, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Outbound<'_, 'e, R, W> {
                 self.exchange.hold_more(length).await.map_err(refused)?;
                 held.extend_from_slice(&data);
                 if length > self.exchange.hold_limit() {
-                    let held = std::mem::take(held);
+                    let held = std::mem::take(held).freeze();
                     let mut window = Box::new(self.exchange.window(self.route, what));
                     self.exchange
                         .scan_across(self.route, what, &self.across, group, &held)
                         .map_err(End::Refused)?;
-                    let released = window.push(&held).map_err(End::Refused)?;
+                    let released = window.push(held).map_err(End::Refused)?;
                     self.exchange.let_go();
                     *coming = Coming::Streamed(window);
                     self.release(kind, &released, false).await?;
@@ -565,7 +565,7 @@ impl<'e, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Outbound<'_, 'e, R, W> {
                 passed
             }
             Coming::Streamed(window) => {
-                let released = window.push(&data).map_err(End::Refused)?;
+                let released = window.push(data).map_err(End::Refused)?;
                 self.release(kind, &released, false).await?;
                 if last {
                     self.end(coming, kind).await
