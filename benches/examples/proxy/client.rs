@@ -1,13 +1,19 @@
 //! The agent's side: tunnels through a proxy, and HTTP/1.1 in them.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// Numbers that were not used before.
+static FRESH: AtomicU64 = AtomicU64::new(1 << 40);
 
 /// How one proxy is reached.
 #[derive(Clone, Debug)]
@@ -28,6 +34,27 @@ pub struct Tunnel {
 
 impl Way {
     pub async fn tunnel(&self, host: &str) -> Tunnel {
+        Tunnel {
+            stream: self.connect(host).await,
+            host: host.to_owned(),
+            buffer: vec![0; 16 * 1024],
+            filled: 0,
+        }
+    }
+
+    /// A tunnel in which HTTP/2 is spoken.
+    pub async fn h2(&self, host: &str) -> H2 {
+        let stream = self.connect(host).await;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        H2 {
+            sender,
+            address: format!("https://{host}:{}/v1/messages", self.port),
+        }
+    }
+
+    async fn connect(&self, host: &str) -> TlsStream<TcpStream> {
         let mut stream = fixtures::client::connect(self.proxy).await;
         stream.set_nodelay(true).expect("nodelay");
         let connect = format!(
@@ -50,26 +77,66 @@ impl Way {
             head.escape_ascii()
         );
         let name = ServerName::try_from(host.to_owned()).expect("a name");
-        let stream = TlsConnector::from(Arc::clone(&self.config))
+        TlsConnector::from(Arc::clone(&self.config))
             .connect(name, stream)
             .await
-            .expect("TLS with the proxy");
-        Tunnel {
-            stream,
-            host: host.to_owned(),
-            buffer: vec![0; 16 * 1024],
-            filled: 0,
-        }
+            .expect("TLS with the proxy")
     }
+}
+
+pub struct H2 {
+    sender: h2::client::SendRequest<Bytes>,
+    address: String,
+}
+
+impl H2 {
+    pub async fn post(&mut self, body: &Bytes) {
+        let request = http::Request::post(&self.address)
+            .header("user-agent", "agent/1.0")
+            .header("content-type", "application/json")
+            .header("x-api-key", "placeholder-not-a-secret")
+            .header("content-length", body.len())
+            .body(())
+            .expect("a request");
+        poll_fn(|cx| self.sender.poll_ready(cx))
+            .await
+            .expect("a stream");
+        let (answer, mut stream) = self.sender.send_request(request, false).expect("a stream");
+        let mut left = body.clone();
+        while !left.is_empty() {
+            stream.reserve_capacity(left.len());
+            let room = poll_fn(|cx| stream.poll_capacity(cx)).await;
+            let room = room.expect("the stream lives").expect("room");
+            let piece = left.split_to(room.min(left.len()));
+            stream
+                .send_data(piece, left.is_empty())
+                .expect("the stream lives");
+        }
+        let answer = answer.await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        let mut from = answer.into_body();
+        let mut text = Vec::new();
+        while let Some(data) = from.data().await {
+            let data = data.expect("an answer");
+            text.extend_from_slice(&data);
+            let _ended = from.flow_control().release_capacity(data.len());
+        }
+        assert_eq!(text, expected(body.len()), "the origin had another body");
+    }
+}
+
+/// What the origin says of a body of this length.
+fn expected(length: usize) -> Vec<u8> {
+    format!("{{\"len\":{length:010}}}").into_bytes()
 }
 
 impl Tunnel {
     /// What a coding agent's request looks like, up to its body.
-    pub fn head(&self, length: usize) -> Vec<u8> {
+    fn head(&self, framing: &str) -> Vec<u8> {
         format!(
             "POST /v1/messages HTTP/1.1\r\nHost: {}\r\nUser-Agent: agent/1.0\r\nAccept: */*\r\n\
              Content-Type: application/json\r\nx-api-key: placeholder-not-a-secret\r\n\
-             anthropic-version: 2023-06-01\r\nContent-Length: {length}\r\n\r\n",
+             anthropic-version: 2023-06-01\r\n{framing}\r\n\r\n",
             self.host
         )
         .into_bytes()
@@ -77,7 +144,7 @@ impl Tunnel {
 
     /// Sends a body of `length` bytes, in pieces where it is longer than `body`; the status.
     pub async fn post(&mut self, body: &[u8], length: usize) -> u16 {
-        let mut first = self.head(length);
+        let mut first = self.head(&format!("Content-Length: {length}"));
         let mut left = length;
         let here = left.min(body.len());
         first.extend_from_slice(&body[..here]);
@@ -88,11 +155,50 @@ impl Tunnel {
             self.stream.write_all(&body[..here]).await.expect("a body");
             left -= here;
         }
+        self.answer_to(length).await
+    }
+
+    /// As `post`, with a number every 32 KiB that no other body has there.
+    pub async fn post_fresh(&mut self, body: &mut [u8], length: usize) -> u16 {
+        let head = self.head(&format!("Content-Length: {length}"));
+        let mut left = length;
+        while left > 0 {
+            for part in body.chunks_mut(32 * 1024) {
+                let number = format!(" {:016x} ", FRESH.fetch_add(1, Ordering::Relaxed));
+                // Behind the beginning of the document.
+                if let Some(room) = part.get_mut(48..48 + number.len()) {
+                    room.copy_from_slice(number.as_bytes());
+                }
+            }
+            let here = left.min(body.len());
+            let mut piece = Vec::new();
+            if left == length {
+                piece.extend_from_slice(&head);
+            }
+            piece.extend_from_slice(&body[..here]);
+            self.stream.write_all(&piece).await.expect("a body");
+            left -= here;
+        }
+        self.answer_to(length).await
+    }
+
+    pub async fn post_chunked(&mut self, body: &[u8]) -> u16 {
+        let mut all = self.head("Transfer-Encoding: chunked");
+        for piece in body.chunks(4 * 1024) {
+            all.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            all.extend_from_slice(piece);
+            all.extend_from_slice(b"\r\n");
+        }
+        all.extend_from_slice(b"0\r\n\r\n");
+        self.stream.write_all(&all).await.expect("a request");
+        self.answer_to(body.len()).await
+    }
+
+    async fn answer_to(&mut self, length: usize) -> u16 {
         self.stream.flush().await.expect("a request");
         let (status, answer) = self.answer().await;
         if status == 200 {
-            let expected = format!("{{\"len\":{length:010}}}");
-            assert_eq!(answer, expected.as_bytes(), "the origin had another body");
+            assert_eq!(answer, expected(length), "the origin had another body");
         }
         status
     }

@@ -15,13 +15,16 @@ use super::origin::{println, runtime, server_config};
 /// Of a read, and of what TLS holds of what was written.
 const BUFFER: usize = 64 * 1024;
 
-/// Arguments: a certificate for every host, its key, the origin's authority, the origin's port. Prints its port.
+/// Arguments: a certificate for every host, its key, the origin's authority, the origin's port, and the protocol that is
+/// spoken on both sides. Prints its port.
 pub fn main(arguments: &[OsString]) {
-    let [certificate, key, authority, port] = arguments else {
-        panic!("a certificate, a key, an authority and a port");
+    let [certificate, key, authority, port, protocol] = arguments else {
+        panic!("a certificate, a key, an authority, a port and a protocol");
     };
-    let acceptor = TlsAcceptor::from(server_config(Path::new(certificate), Path::new(key)));
-    let connector = TlsConnector::from(client_config(Path::new(authority)));
+    let protocol = protocol.to_str().expect("a protocol");
+    let server = server_config(Path::new(certificate), Path::new(key), protocol);
+    let acceptor = TlsAcceptor::from(server);
+    let connector = TlsConnector::from(client_config(Path::new(authority), protocol));
     let origin: u16 = port
         .to_str()
         .and_then(|port| port.parse().ok())
@@ -42,7 +45,7 @@ pub fn main(arguments: &[OsString]) {
     });
 }
 
-pub fn client_config(authority: &Path) -> Arc<rustls::ClientConfig> {
+pub fn client_config(authority: &Path, protocol: &str) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(authority).expect("an authority") {
         roots
@@ -54,7 +57,7 @@ pub fn client_config(authority: &Path) -> Arc<rustls::ClientConfig> {
         .expect("versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.into()];
     Arc::new(config)
 }
 

@@ -2,12 +2,14 @@
 //!
 //! ```sh
 //! cargo run --release -p benches --example proxy
+//! benches/peers/run        # the same beside all peers, which it builds and installs first
 //! ```
 //!
 //! The floor is what no proxy that ends TLS can be below: CONNECT, TLS on both sides, and the bytes copied unread, with
-//! one certificate that is made before it starts. The peer is mitmproxy with a plain scan, where `mitmdump` is found.
+//! one certificate that is made before it starts. Peers: hudsucker where `--hudsucker` names it, alone and with a plain
+//! scan; squid, and mitmproxy with a plain scan, where they are found.
 //! Every proxy has one core to itself; the load and the origin have another. What counts is the CPU time of the
-//! proxy's process, as a ratio to the floor's in the same run: a machine that does other things too makes a proxy
+//! proxy's processes, as a ratio to the floor's in the same run: a machine that does other things too makes a proxy
 //! slower, and its work no greater. Each answer is checked, and whoever scans must refuse a secret before it is timed.
 
 #![expect(
@@ -22,6 +24,7 @@ mod client;
 mod floor;
 mod origin;
 mod process;
+mod squid;
 mod systems;
 mod table;
 mod work;
@@ -34,11 +37,11 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use systems::Lab;
+use systems::{Lab, Programs};
 use table::Table;
 use work::Work;
 
-/// Measure the sidecar against the floor.
+/// Measure the sidecar against the floor and its peers.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How often each time is taken; the median counts.
@@ -47,13 +50,17 @@ struct Arguments {
     /// Seconds for each time that is taken of one kind of request.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Only these kinds of work, by name: post, connect, events, tunnels, uploads.
+    /// Only these kinds of work: post, chunked, h2, block, connect, resume, events, tunnels, uploads, or what stands
+    /// in the table's first column.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Another build of the sidecar, in place of the one in this program.
     #[arg(long)]
     sidecar: Option<PathBuf>,
-    /// Leave mitmproxy out, which takes most of the time.
+    /// The program of hudsucker that `benches/peers` builds.
+    #[arg(long)]
+    hudsucker: Option<PathBuf>,
+    /// Leave the peers out, which take most of the time.
     #[arg(long)]
     no_peer: bool,
     /// Print each time that was taken.
@@ -80,20 +87,24 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) {
     process::raise_descriptors();
-    let mut lab = Lab::new(arguments.sidecar.clone());
+    let mut lab = Lab::new(Programs {
+        sidecar: arguments.sidecar.clone(),
+        hudsucker: arguments.hudsucker.clone(),
+    });
     let systems = lab.systems(!arguments.no_peer);
     let span = Duration::from_secs_f64(arguments.seconds);
     let works: Vec<Work> = Work::all(span)
         .into_iter()
         .filter(|work| {
-            arguments.only.is_empty() || arguments.only.iter().any(|only| only == work.kind())
+            let is_meant = |only: &String| *only == work.kind() || *only == work.name();
+            arguments.only.is_empty() || arguments.only.iter().any(is_meant)
         })
         .collect();
     let mut table = Table::new(&systems);
     for work in &works {
         for round in 0..arguments.repeat {
             for system in &systems {
-                if !work.is_for(system) {
+                if !work.is_for(*system) {
                     continue;
                 }
                 let figures = lab.run(*system, work);
@@ -105,5 +116,5 @@ fn measure(arguments: &Arguments) {
         }
     }
     let mut out = std::io::stdout().lock();
-    write!(out, "{}", table.markdown(arguments.repeat, span)).expect("standard output");
+    write!(out, "{}", table.markdown(arguments.repeat)).expect("standard output");
 }

@@ -1,4 +1,4 @@
-//! Where all requests go: HTTP/1.1 over TLS, as plain as it can be, so that it is never what is waited for.
+//! Where all requests go: HTTP/1.1 over TLS, and HTTP/2 on a port of its own, as plain as it can be, so that it is never what is waited for.
 //!
 //! | path | answer |
 //! |---|---|
@@ -30,34 +30,51 @@ pub fn now() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Arguments: a certificate and its key, as files. Prints its port.
+/// Arguments: a certificate and its key, as files. Prints its ports, that for HTTP/2 second.
 pub fn main(arguments: &[OsString]) {
     pin(Core::Load);
     let [certificate, key] = arguments else {
         panic!("a certificate and a key");
     };
-    let config = server_config(Path::new(certificate), Path::new(key));
+    let config = |protocol| server_config(Path::new(certificate), Path::new(key), protocol);
     runtime().block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        println(listener.local_addr().expect("a port").port());
-        let acceptor = TlsAcceptor::from(config);
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                continue;
-            };
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let _best_effort = stream.set_nodelay(true);
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    // A client that goes away is no matter of the origin's.
-                    let _gone = serve(stream).await;
-                }
-            });
-        }
+        let h1 = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let h2 = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = |listener: &TcpListener| listener.local_addr().expect("a port").port();
+        println(format_args!("{} {}", port(&h1), port(&h2)));
+        tokio::join!(
+            accept(h1, config(HTTP1), serve),
+            accept(h2, config(HTTP2), serve_h2)
+        );
     });
 }
 
-pub fn server_config(certificate: &Path, key: &Path) -> Arc<rustls::ServerConfig> {
+/// As ALPN has them.
+pub const HTTP1: &str = "http/1.1";
+pub const HTTP2: &str = "h2";
+
+async fn accept<F: Future<Output = io::Result<()>> + Send + 'static>(
+    listener: TcpListener,
+    config: Arc<rustls::ServerConfig>,
+    serve: fn(TlsStream<TcpStream>) -> F,
+) {
+    let acceptor = TlsAcceptor::from(config);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            let _best_effort = stream.set_nodelay(true);
+            if let Ok(stream) = acceptor.accept(stream).await {
+                // A client that goes away is no matter of the origin's.
+                let _gone = serve(stream).await;
+            }
+        });
+    }
+}
+
+pub fn server_config(certificate: &Path, key: &Path, protocol: &str) -> Arc<rustls::ServerConfig> {
     let chain = CertificateDer::pem_file_iter(certificate)
         .expect("a certificate")
         .collect::<Result<Vec<_>, _>>()
@@ -69,7 +86,7 @@ pub fn server_config(certificate: &Path, key: &Path) -> Arc<rustls::ServerConfig
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .expect("a certificate and its key");
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.into()];
     Arc::new(config)
 }
 
@@ -82,10 +99,10 @@ pub fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// What the process that started this one reads.
-pub fn println(port: u16) {
+pub fn println(line: impl std::fmt::Display) {
     use std::io::Write as _;
     let mut out = io::stdout().lock();
-    writeln!(out, "{port}").expect("standard output");
+    writeln!(out, "{line}").expect("standard output");
     out.flush().expect("standard output");
 }
 
@@ -111,6 +128,18 @@ async fn serve(mut stream: TlsStream<TcpStream>) -> io::Result<()> {
             .lines()
             .find_map(|line| line.strip_prefix("content-length:"))
             .map_or(0, |value| value.trim().parse().expect("a length"));
+        if head.contains("transfer-encoding: chunked") {
+            let mut chunks = buffer[end..filled].to_vec();
+            filled = 0;
+            while !chunks.ends_with(b"0\r\n\r\n") {
+                match stream.read(&mut buffer).await? {
+                    0 => return Ok(()),
+                    read => chunks.extend_from_slice(&buffer[..read]),
+                }
+            }
+            answer(&mut stream, chunked_length(&chunks)).await?;
+            continue;
+        }
         let mut left = length;
         let here = left.min(filled - end);
         buffer.copy_within(end + here..filled, 0);
@@ -126,13 +155,59 @@ async fn serve(mut stream: TlsStream<TcpStream>) -> io::Result<()> {
         if events {
             send_events(&mut stream).await?;
         } else {
-            let body = format!("{{\"len\":{length:010}}}");
-            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ";
-            let answer = format!("{head}{}\r\n\r\n{body}", body.len());
-            stream.write_all(answer.as_bytes()).await?;
-            stream.flush().await?;
+            answer(&mut stream, length).await?;
         }
     }
+}
+
+async fn answer(stream: &mut TlsStream<TcpStream>, length: usize) -> io::Result<()> {
+    let body = format!("{{\"len\":{length:010}}}");
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ";
+    let answer = format!("{head}{}\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes()).await?;
+    stream.flush().await
+}
+
+/// Of a chunked body that is here whole, without its chunks' sizes.
+fn chunked_length(mut chunks: &[u8]) -> usize {
+    let mut length = 0;
+    loop {
+        let end = chunks.iter().position(|byte| *byte == b'\r');
+        let (size, rest) = chunks.split_at(end.expect("a chunk's size"));
+        let size = std::str::from_utf8(size).expect("a chunk's size");
+        let size = usize::from_str_radix(size, 16).expect("a chunk's size");
+        if size == 0 {
+            return length;
+        }
+        length += size;
+        chunks = &rest[size + 4..];
+    }
+}
+
+async fn serve_h2(stream: TlsStream<TcpStream>) -> io::Result<()> {
+    let mut connection = h2::server::Builder::new()
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(8 << 20)
+        .handshake::<_, bytes::Bytes>(stream)
+        .await
+        .map_err(io::Error::other)?;
+    while let Some(request) = connection.accept().await {
+        let (request, mut reply) = request.map_err(io::Error::other)?;
+        tokio::spawn(async move {
+            let mut body = request.into_body();
+            let mut length = 0;
+            while let Some(Ok(data)) = body.data().await {
+                length += data.len();
+                let _ended = body.flow_control().release_capacity(data.len());
+            }
+            let answer = http::Response::new(());
+            if let Ok(mut stream) = reply.send_response(answer, false) {
+                let text = format!("{{\"len\":{length:010}}}");
+                let _gone = stream.send_data(text.into(), true);
+            }
+        });
+    }
+    Ok(())
 }
 
 async fn send_events(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {

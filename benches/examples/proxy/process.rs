@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,27 +90,48 @@ impl Process {
         Self { child, ready }
     }
 
-    /// User and system time so far, of all its threads. The children that mitmproxy has are none of its work.
+    /// Where it listens, if its first line is its port.
+    pub fn address(&self) -> SocketAddr {
+        let port: u16 = self.ready.trim().parse().expect("its port");
+        ([127, 0, 0, 1], port).into()
+    }
+
+    /// The process and those that it has started: squid makes its certificates in one of them.
+    fn family(&self) -> Vec<u32> {
+        let own = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
+        let children = children.unwrap_or_default();
+        let children = children
+            .split_whitespace()
+            .map(|id| id.parse().expect("an id"));
+        std::iter::once(own).chain(children).collect()
+    }
+
+    /// User and system time so far, of all its threads and processes.
     pub fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
-            .expect("the process lives");
-        // The name in parentheses may hold anything.
-        let (_, rest) = stat.rsplit_once(')').expect("a name");
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let ticks = |at: usize| fields[at].parse::<u64>().expect("a number of ticks");
+        let of = |id: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            // The name in parentheses may hold anything.
+            let (_, rest) = stat.rsplit_once(')')?;
+            let fields: Vec<&str> = rest.split_whitespace().collect();
+            let ticks = |at: usize| fields[at].parse::<u64>().expect("a number of ticks");
+            Some(ticks(11) + ticks(12))
+        };
+        let ticks: u64 = self.family().iter().filter_map(of).sum();
         // Linux counts 100 a second for user space on every architecture that Rust runs on.
-        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+        Duration::from_millis(ticks * 10)
     }
 
     /// Resident memory in KiB, now or at its highest.
     pub fn memory(&self, key: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-            .expect("the process lives");
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
-            .and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse().ok())
-            .expect("a size in kB")
+        let of = |id: &u32| {
+            let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
+                .and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        };
+        self.family().iter().filter_map(of).sum()
     }
 
     /// Waits for something that listens on a port.

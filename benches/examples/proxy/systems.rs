@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use super::client::Way;
 use super::floor::client_config;
-use super::origin::runtime;
+use super::origin::{HTTP1, HTTP2, runtime};
 use super::process::{Core, Process, pin};
 use super::work::{Figures, Work};
 
@@ -36,6 +36,11 @@ const SECRETS: [&str; 4] = [
 pub enum System {
     Floor,
     Sidecar,
+    /// With no detectors: what all the rest of it takes.
+    Unscanned,
+    Hudsucker,
+    HudsuckerScan,
+    Squid,
     Mitmproxy,
 }
 
@@ -44,21 +49,35 @@ impl System {
         match self {
             Self::Floor => "floor",
             Self::Sidecar => "sidecar",
+            Self::Unscanned => "sidecar, detectors off",
+            Self::Hudsucker => "hudsucker",
+            Self::HudsuckerScan => "hudsucker + plain scan",
+            Self::Squid => "squid",
             Self::Mitmproxy => "mitmproxy + plain scan",
         }
     }
 
-    fn scans(self) -> bool {
-        self != Self::Floor
+    pub fn scans(self) -> bool {
+        matches!(self, Self::Sidecar | Self::HudsuckerScan | Self::Mitmproxy)
     }
+}
+
+/// What is measured in place of, or beside, what is in this program.
+#[derive(Clone, Debug, Default)]
+pub struct Programs {
+    /// Another build of the sidecar.
+    pub sidecar: Option<PathBuf>,
+    /// `benches/peers` builds it.
+    pub hudsucker: Option<PathBuf>,
 }
 
 /// The origin, the certificates, and the load's own runtime.
 pub struct Lab {
     dir: tempfile::TempDir,
     origin: Child,
-    port: u16,
-    sidecar: Option<PathBuf>,
+    /// Of the origin, for HTTP/1.1 and for HTTP/2.
+    ports: [u16; 2],
+    programs: Programs,
     runtime: Runtime,
 }
 
@@ -70,7 +89,7 @@ impl Drop for Lab {
 }
 
 impl Lab {
-    pub fn new(sidecar: Option<PathBuf>) -> Self {
+    pub fn new(programs: Programs) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let pki = Pki::new();
         pki.write_ca(dir.path());
@@ -86,29 +105,39 @@ impl Lab {
         let out = origin.stdout.take().expect("its output");
         std::io::BufReader::new(out)
             .read_line(&mut line)
-            .expect("its port");
-        let port = line.trim().parse().expect("its port");
+            .expect("its ports");
+        let mut ports = line.split_whitespace().map(|port| port.parse());
+        let mut port = || ports.next().and_then(Result::ok).expect("its ports");
+        let ports = [port(), port()];
         // Its threads are made after it is pinned.
         pin(Core::Load);
         Self {
             dir,
             origin,
-            port,
-            sidecar,
+            ports,
+            programs,
             runtime: runtime(),
         }
     }
 
-    pub fn systems(&self, peer: bool) -> Vec<System> {
-        let found = peer
-            && Command::new("mitmdump")
+    /// All that are here, in the order of the table.
+    pub fn systems(&self, peers: bool) -> Vec<System> {
+        let is_here = |program: &str| {
+            let mut command = Command::new(program);
+            command
                 .arg("--version")
                 .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .is_ok_and(|status| status.success());
-        let mut systems = vec![System::Floor, System::Sidecar];
-        if found {
+                .stderr(Stdio::null());
+            peers && command.status().is_ok()
+        };
+        let mut systems = vec![System::Floor, System::Sidecar, System::Unscanned];
+        if peers && self.programs.hudsucker.is_some() {
+            systems.extend([System::Hudsucker, System::HudsuckerScan]);
+        }
+        if Path::new(super::squid::HELPER).exists() && is_here("squid") && is_here("openssl") {
+            systems.push(System::Squid);
+        }
+        if is_here("mitmdump") {
             systems.push(System::Mitmproxy);
         }
         systems
@@ -116,18 +145,35 @@ impl Lab {
 
     /// Starts the system anew, lets it warm up, and does the work once.
     pub fn run(&mut self, system: System, work: &Work) -> Figures {
+        let [h1, h2] = self.ports;
+        let (port, protocol) = if work.is_h2() {
+            (h2, HTTP2)
+        } else {
+            (h1, HTTP1)
+        };
         let (process, proxy, authority) = match system {
-            System::Floor => self.floor(),
-            System::Sidecar => self.start_sidecar(),
+            System::Floor => self.floor(port, protocol),
+            System::Sidecar => self.sidecar(port, true),
+            System::Unscanned => self.sidecar(port, false),
+            System::Hudsucker => self.hudsucker("relay", protocol),
+            System::HudsuckerScan => self.hudsucker("scan", protocol),
+            System::Squid => super::squid::start(&self.file("ca.pem"), HOSTS),
             System::Mitmproxy => self.mitmproxy(),
         };
         let way = Way {
             proxy,
-            port: self.port,
-            config: client_config(&authority),
+            port,
+            config: client_config(&authority, protocol),
         };
         self.runtime.block_on(async {
-            warm_up(&way, system).await;
+            if work.is_h2() {
+                way.h2(&host(0))
+                    .await
+                    .post(&super::work::text(1024).into())
+                    .await;
+            } else {
+                warm_up(&way, system).await;
+            }
             work.run(&way, &process).await
         })
     }
@@ -136,26 +182,41 @@ impl Lab {
         self.dir.path().join(name).into()
     }
 
-    fn floor(&self) -> (Process, SocketAddr, PathBuf) {
+    fn floor(&self, port: u16, protocol: &str) -> (Process, SocketAddr, PathBuf) {
         let command = [
             std::env::current_exe().expect("this program").into(),
             FLOOR.into(),
             self.file("server.pem"),
             self.file("server.key"),
             self.file("ca.pem"),
-            self.port.to_string().into(),
+            port.to_string().into(),
+            protocol.into(),
         ];
         let process = Process::start::<OsString>(&command, &[], true);
-        let port: u16 = process.ready.trim().parse().expect("its port");
-        (
-            process,
-            ([127, 0, 0, 1], port).into(),
-            self.dir.path().join("ca.pem"),
-        )
+        let own = process.address();
+        (process, own, self.dir.path().join("ca.pem"))
+    }
+
+    fn hudsucker(&self, mode: &str, protocol: &str) -> (Process, SocketAddr, PathBuf) {
+        let program = self.programs.hudsucker.as_ref().expect("its program");
+        let own = self.dir.path().join("hudsucker-ca.pem");
+        let mut command: Vec<OsString> = vec![
+            program.into(),
+            mode.into(),
+            self.file("ca.pem"),
+            own.clone().into(),
+        ];
+        if protocol == HTTP2 {
+            command.push(protocol.into());
+        }
+        let secrets = SECRETS.join("\n");
+        let process = Process::start(&command, &[("BENCH_SECRETS", &secrets)], true);
+        let address = process.address();
+        (process, address, own)
     }
 
     /// With everything on: all rules, four known secrets, all decoders, policy, audit.
-    fn start_sidecar(&self) -> (Process, SocketAddr, PathBuf) {
+    fn sidecar(&self, port: u16, detectors: bool) -> (Process, SocketAddr, PathBuf) {
         let dir = self.dir.path().display();
         let hosts: Vec<String> = (0..HOSTS)
             .map(|at| format!("{}: 127.0.0.1", host(at)))
@@ -163,13 +224,18 @@ impl Lab {
         let config = format!(
             "bottle: bench\nlisten: ['127.0.0.1:0']\nproxy_auth: none\nca: {{certificate: {dir}/sidecar-ca.pem}}\n\
              upstream: {{ca_files: [{dir}/ca.pem], hosts: {{{}}}}}\naudit: {dir}/audit.jsonl\n\
-             egress: {{routes: [{{host: '{ANY_HOST}:{}', allow_private: true, dlp: {{outbound_on_match: block}}}}]}}\n",
+             egress: {{routes: [{{host: '{ANY_HOST}:{}', allow_private: true, dlp: {{outbound_on_match: block{}}}}}]}}\n",
             hosts.join(", "),
-            self.port,
+            port,
+            if detectors {
+                ""
+            } else {
+                ", outbound_detectors: false"
+            },
         );
         let path = self.dir.path().join("sidecar.yaml");
         std::fs::write(&path, config).expect("a configuration");
-        let mut command: Vec<OsString> = match &self.sidecar {
+        let mut command: Vec<OsString> = match &self.programs.sidecar {
             Some(path) => vec![path.into()],
             None => vec![
                 std::env::current_exe().expect("this program").into(),

@@ -1,23 +1,9 @@
 //! Medians, and the table.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use super::systems::System;
 use super::work::{Figures, Work};
-
-/// What was asked of the sidecar, by the order of [`Work::all`].
-const TARGETS: [&str; 9] = [
-    "1.10",
-    "1.20",
-    "1.30",
-    "1.30",
-    "1.20",
-    "1.00",
-    "the floor",
-    "40 KiB",
-    "48 MiB",
-];
 
 pub struct Table {
     systems: Vec<System>,
@@ -47,7 +33,7 @@ impl Table {
     }
 
     /// CPU time as a ratio to the floor's, everything else as it is.
-    pub fn markdown(&self, repeat: usize, span: Duration) -> String {
+    pub fn markdown(&self, repeat: usize) -> String {
         let mut out = String::from("| work |");
         for system in &self.systems {
             write!(out, " {} |", system.name()).expect("a string");
@@ -72,9 +58,7 @@ impl Table {
             if let Some(figures @ Figures::Cpu(_)) = floor {
                 absolute.push(format!("{} {}", work.name(), show(figures)));
             }
-            let target = Work::all(span).iter().position(|own| own == work);
-            let target = target.and_then(|at| TARGETS.get(at)).unwrap_or(&"");
-            writeln!(out, " {target} |").expect("a string");
+            writeln!(out, " {} |", work.target()).expect("a string");
         }
         writeln!(
             out,

@@ -19,10 +19,22 @@ const UPLOAD: usize = 64 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Work {
-    /// POST over tunnels that are open.
-    Post { size: usize, span: Duration },
+    /// POST over tunnels that are open; the same body again and again, or one that has something new every 32 KiB.
+    Post {
+        size: usize,
+        span: Duration,
+        fresh: bool,
+    },
+    /// The same with a body in chunks.
+    Chunked { size: usize, span: Duration },
+    /// The same over HTTP/2 on both sides.
+    H2 { size: usize, span: Duration },
+    /// POST of 16 KiB that end in an AWS key.
+    Block { span: Duration },
     /// A tunnel to a host that was not spoken to before, one request, and the end.
     Connect,
+    /// A tunnel to one host again and again, with the session of the one before.
+    Resume,
     /// Server-sent events, from the origin's clock to the agent's.
     Events,
     /// What a tunnel takes that was used once and waits.
@@ -44,24 +56,35 @@ pub enum Figures {
 
 impl Work {
     pub fn all(span: Duration) -> Vec<Self> {
-        let post = |size| Self::Post { size, span };
-        vec![
-            post(1 << 10),
-            post(16 << 10),
-            post(64 << 10),
-            post(1 << 20),
-            post(UPLOAD),
+        let post = |size| [false, true].map(|fresh| Self::Post { size, span, fresh });
+        let posts = [1 << 10, 16 << 10, 64 << 10, 1 << 20, UPLOAD].map(post);
+        let others = [
+            Self::Chunked {
+                size: 16 << 10,
+                span,
+            },
+            Self::H2 {
+                size: 16 << 10,
+                span,
+            },
+            Self::Block { span },
             Self::Connect,
+            Self::Resume,
             Self::Events,
             Self::Tunnels,
             Self::Uploads,
-        ]
+        ];
+        posts.into_iter().flatten().chain(others).collect()
     }
 
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Post { .. } => "post",
+            Self::Chunked { .. } => "chunked",
+            Self::H2 { .. } => "h2",
+            Self::Block { .. } => "block",
             Self::Connect => "connect",
+            Self::Resume => "resume",
             Self::Events => "events",
             Self::Tunnels => "tunnels",
             Self::Uploads => "uploads",
@@ -70,25 +93,77 @@ impl Work {
 
     pub fn name(&self) -> String {
         match self {
-            Self::Post { size, .. } if *size >= 1 << 20 => format!("POST of {} MiB", size >> 20),
-            Self::Post { size, .. } => format!("POST of {} KiB", size >> 10),
+            Self::Post { size, fresh, .. } => {
+                let size = match size >> 20 {
+                    0 => format!("{} KiB", size >> 10),
+                    mebibytes => format!("{mebibytes} MiB"),
+                };
+                format!(
+                    "POST of {size}{}",
+                    if *fresh { ", new each time" } else { "" }
+                )
+            }
+            Self::Chunked { size, .. } => format!("POST of {} KiB in chunks", size >> 10),
+            Self::H2 { size, .. } => format!("POST of {} KiB over HTTP/2", size >> 10),
+            Self::Block { .. } => "POST of 16 KiB that is refused, in µs".into(),
             Self::Connect => "tunnel to a new host".into(),
+            Self::Resume => "tunnel to the same host, resumed".into(),
             Self::Events => "delay of a server-sent event, p50 / p99".into(),
             Self::Tunnels => format!("an idle tunnel, of {IDLE}"),
             Self::Uploads => format!("{TUNNELS} uploads of {} MiB at once, peak", UPLOAD >> 20),
         }
     }
 
-    /// What takes mitmproxy minutes, or gigabytes, is left out.
-    pub fn is_for(&self, system: &System) -> bool {
-        *system != System::Mitmproxy
-            || !matches!(self, Self::Post { size: UPLOAD, .. } | Self::Uploads)
+    /// What was asked of the sidecar.
+    pub fn target(&self) -> &'static str {
+        match self {
+            Self::Post { size, .. } => match *size {
+                0..0x1000 => "1.10",
+                0x1000..0x1_0000 => "1.20",
+                UPLOAD => "1.20",
+                _ => "1.30",
+            },
+            Self::Chunked { .. } | Self::H2 { .. } | Self::Block { .. } | Self::Resume => "",
+            Self::Connect => "1.00",
+            Self::Events => "the floor",
+            Self::Tunnels => "40 KiB",
+            Self::Uploads => "48 MiB",
+        }
+    }
+
+    pub fn is_h2(&self) -> bool {
+        matches!(self, Self::H2 { .. })
+    }
+
+    /// What takes mitmproxy minutes, or gigabytes, is left out, and what a proxy cannot do.
+    pub fn is_for(&self, system: System) -> bool {
+        let long = matches!(self, Self::Post { size: UPLOAD, .. } | Self::Uploads);
+        match system {
+            System::Mitmproxy => !long,
+            System::Squid if self.is_h2() => false,
+            _ => system.scans() || !matches!(self, Self::Block { .. }),
+        }
     }
 
     pub async fn run(&self, way: &Way, process: &Process) -> Figures {
         match *self {
-            Self::Post { size, span } => post(way, process, size, span).await,
-            Self::Connect => connect(way, process).await,
+            Self::Post { size, span, fresh } => {
+                let body = text(size.min(1 << 20));
+                post(way, process, span, Request::Plain(body, size, fresh)).await
+            }
+            Self::Chunked { size, span } => {
+                post(way, process, span, Request::Chunked(text(size))).await
+            }
+            Self::Block { span } => {
+                let mut body = text(16 << 10);
+                let end = body.len() - 4;
+                // The one of AWS's manuals is known to be none.
+                body.splice(end.., *b" AKIAQ3EGRTW7YHN2XKZP\"}]}"); // gitleaks:allow
+                post(way, process, span, Request::Refused(body)).await
+            }
+            Self::H2 { size, span } => h2(way, process, size, span).await,
+            Self::Connect => connect(way, process, host).await,
+            Self::Resume => connect(way, process, |_| host(0)).await,
             Self::Events => events(way).await,
             Self::Tunnels => tunnels(way, process).await,
             Self::Uploads => uploads(way, process).await,
@@ -147,54 +222,102 @@ pub fn text(length: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-async fn post(way: &Way, process: &Process, size: usize, span: Duration) -> Figures {
-    let tunnels = if size < 8 << 20 { TUNNELS } else { 2 };
-    let body = Arc::new(text(size.min(1 << 20)));
-    let mut open = Vec::new();
-    for _ in 0..tunnels {
-        open.push(way.tunnel(&host(0)).await);
-    }
-    let done = Arc::new(AtomicUsize::new(0));
-    let before = process.cpu();
-    let begun = Instant::now();
-    let mut tasks = JoinSet::new();
-    for mut tunnel in open {
-        let (body, done) = (Arc::clone(&body), Arc::clone(&done));
-        tasks.spawn(async move {
-            while begun.elapsed() < span {
-                assert_eq!(tunnel.post(&body, size).await, 200);
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-    }
-    while let Some(ended) = tasks.join_next().await {
-        ended.expect("a tunnel");
-    }
-    let took = process.cpu() - before;
-    Figures::Cpu(took.as_secs_f64() / done.load(Ordering::Relaxed) as f64)
+enum Request {
+    /// Of so many bytes, which the text repeated gives; whether it is new each time.
+    Plain(Vec<u8>, usize, bool),
+    Chunked(Vec<u8>),
+    Refused(Vec<u8>),
 }
 
-async fn connect(way: &Way, process: &Process) -> Figures {
-    let next = Arc::new(AtomicUsize::new(1));
+async fn post(way: &Way, process: &Process, span: Duration, request: Request) -> Figures {
+    let long = matches!(request, Request::Plain(_, 0x80_0000.., _));
+    let mut open = Vec::new();
+    for _ in 0..if long { 2 } else { TUNNELS } {
+        open.push(way.tunnel(&host(0)).await);
+    }
+    let request = Arc::new(request);
+    let mut tasks = Vec::new();
+    let begun = Instant::now();
+    for mut tunnel in open {
+        let request = Arc::clone(&request);
+        tasks.push(async move {
+            let mut done = 0;
+            while begun.elapsed() < span {
+                let (status, expected) = match &*request {
+                    Request::Plain(body, size, false) => (tunnel.post(body, *size).await, 200),
+                    Request::Plain(body, size, true) => {
+                        let mut body = body.clone();
+                        (tunnel.post_fresh(&mut body, *size).await, 200)
+                    }
+                    Request::Chunked(body) => (tunnel.post_chunked(body).await, 200),
+                    Request::Refused(body) => (tunnel.post(body, body.len()).await, 403),
+                };
+                assert_eq!(status, expected);
+                done += 1;
+            }
+            done
+        });
+    }
+    per_unit(process, tasks).await
+}
+
+async fn h2(way: &Way, process: &Process, size: usize, span: Duration) -> Figures {
+    let body = bytes::Bytes::from(text(size));
+    let mut open = Vec::new();
+    for _ in 0..TUNNELS {
+        open.push(way.h2(&host(0)).await);
+    }
+    let mut tasks = Vec::new();
+    let begun = Instant::now();
+    for mut connection in open {
+        let body = body.clone();
+        tasks.push(async move {
+            let mut done = 0;
+            while begun.elapsed() < span {
+                connection.post(&body).await;
+                done += 1;
+            }
+            done
+        });
+    }
+    per_unit(process, tasks).await
+}
+
+/// Runs them at once; each says how many units it did.
+async fn per_unit<T: Future<Output = usize> + Send + 'static>(
+    process: &Process,
+    tasks: Vec<T>,
+) -> Figures {
     let before = process.cpu();
-    let mut tasks = JoinSet::new();
+    let mut running = JoinSet::new();
+    for task in tasks {
+        running.spawn(task);
+    }
+    let mut done = 0;
+    while let Some(ended) = running.join_next().await {
+        done += ended.expect("a tunnel");
+    }
+    Figures::Cpu((process.cpu() - before).as_secs_f64() / done as f64)
+}
+
+async fn connect(way: &Way, process: &Process, name: fn(usize) -> String) -> Figures {
+    let next = Arc::new(AtomicUsize::new(1));
+    let mut tasks = Vec::new();
     for _ in 0..TUNNELS {
         let (way, next) = (way.clone(), Arc::clone(&next));
-        tasks.spawn(async move {
+        tasks.push(async move {
+            let mut done = 0;
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= HOSTS {
-                    return;
+                    return done;
                 }
-                way.tunnel(&host(number)).await.get().await;
+                way.tunnel(&name(number)).await.get().await;
+                done += 1;
             }
         });
     }
-    while let Some(ended) = tasks.join_next().await {
-        ended.expect("a tunnel");
-    }
-    let took = process.cpu() - before;
-    Figures::Cpu(took.as_secs_f64() / (HOSTS - 1) as f64)
+    per_unit(process, tasks).await
 }
 
 async fn events(way: &Way) -> Figures {
