@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// The least time between two times: where connections come and go all the time, what is freed is soon used again.
-const PAUSE: Duration = Duration::from_secs(2);
+pub const PAUSE: Duration = Duration::from_secs(2);
 
 /// Gives memory back a moment after connections have ended, for ever.
 pub async fn give_back(ended: Arc<Notify>) {

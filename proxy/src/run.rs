@@ -83,6 +83,8 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        // Each thread that scanned has a scanner's buffers, until it ends.
+        .thread_keep_alive(memory::PAUSE / 2)
         .build()?;
     let outcome = runtime.block_on(serve(path, &file));
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::config::OnOversize;
 use crate::inspect;
+use crate::limits;
 use crate::message::{Frame, Headers, RequestHead, Size};
 use crate::pieces::Found;
 use crate::policy::Route;
@@ -257,7 +258,11 @@ impl<'a> Window<'a> {
         let Some(stream) = &mut self.stream else {
             return Ok(data);
         };
-        let mut findings = stream.push(scanned);
+        // What was held before may be a mebibyte, of which the scanner would keep a copy.
+        let mut findings = Vec::new();
+        for piece in scanned.chunks(limits::READ_BYTES) {
+            findings.extend(stream.push(piece));
+        }
         if last {
             findings.extend(stream.finish());
         }
