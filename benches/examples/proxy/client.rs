@@ -36,7 +36,7 @@ impl Way {
     pub async fn tunnel(&self, host: &str) -> Tunnel {
         Tunnel {
             stream: self.connect(host).await,
-            host: host.to_owned(),
+            host: format!("{host}:{}", self.port),
             buffer: vec![0; 16 * 1024],
             filled: 0,
         }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use super::process::Process;
 use super::systems::host;
@@ -14,18 +13,15 @@ use super::systems::host;
 pub const HELPER: &str = "/usr/lib/squid/security_file_certgen";
 
 /// Its files are for the user that it becomes, so they have a directory of their own.
-static DIRECTORY: OnceLock<tempfile::TempDir> = OnceLock::new();
+pub fn directory() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), open).expect("a mode");
+    dir
+}
 
 /// `authority`: by which it trusts origins.
-pub fn start(authority: &OsStr, hosts: usize) -> (Process, SocketAddr, PathBuf) {
-    let dir = DIRECTORY
-        .get_or_init(|| {
-            let dir = tempfile::tempdir().expect("a directory");
-            let open = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(dir.path(), open).expect("a mode");
-            dir
-        })
-        .path();
+pub fn start(dir: &Path, authority: &OsStr, hosts: usize) -> (Process, SocketAddr, PathBuf) {
     let own = dir.join("ca.pem");
     run(Command::new("openssl")
         .args([

@@ -78,6 +78,7 @@ pub struct Lab {
     /// Of the origin, for HTTP/1.1 and for HTTP/2.
     ports: [u16; 2],
     programs: Programs,
+    squid: tempfile::TempDir,
     runtime: Runtime,
 }
 
@@ -116,6 +117,7 @@ impl Lab {
             origin,
             ports,
             programs,
+            squid: super::squid::directory(),
             runtime: runtime(),
         }
     }
@@ -157,7 +159,7 @@ impl Lab {
             System::Unscanned => self.sidecar(port, false),
             System::Hudsucker => self.hudsucker("relay", protocol),
             System::HudsuckerScan => self.hudsucker("scan", protocol),
-            System::Squid => super::squid::start(&self.file("ca.pem"), HOSTS),
+            System::Squid => super::squid::start(self.squid.path(), &self.file("ca.pem"), HOSTS),
             System::Mitmproxy => self.mitmproxy(),
         };
         let way = Way {
