@@ -140,7 +140,8 @@ impl Work {
         let long = matches!(self, Self::Post { size: UPLOAD, .. } | Self::Uploads);
         match system {
             System::Mitmproxy => !long,
-            System::Squid if self.is_h2() => false,
+            // It answers some first requests of new hosts with 502.
+            System::Squid if self.is_h2() || *self == Self::Connect => false,
             _ => system.scans() || !matches!(self, Self::Block { .. }),
         }
     }
