@@ -11,6 +11,28 @@ use tokio::sync::Notify;
 /// The least time between two times: where connections come and go all the time, what is freed is soon used again.
 pub const PAUSE: Duration = Duration::from_secs(2);
 
+/// What a thread may keep of what it freed last, and from which size on a buffer is the system's own. Left alone, the allocator
+/// raises both to some tens of megabytes once it saw a large buffer, and keeps as much for each thread. A body that is held
+/// (1 MiB) is below, since pages that come and go with each request cost more than the request.
+const KEPT: i32 = 2 * 1024 * 1024;
+const OWN: i32 = 4 * 1024 * 1024;
+
+/// Bounds what the allocator keeps; before there is a second thread.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "no safe crate offers this one call")]
+pub fn bound() {
+    for (parameter, value) in [
+        (libc::M_TRIM_THRESHOLD, KEPT),
+        (libc::M_MMAP_THRESHOLD, OWN),
+    ] {
+        // SAFETY: it takes two numbers and keeps them (mallopt(3)); where it refuses, all is as it was.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn bound() {}
+
 /// Gives memory back a moment after connections have ended, for ever.
 pub async fn give_back(ended: Arc<Notify>) {
     loop {

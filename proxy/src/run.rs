@@ -81,6 +81,7 @@ pub fn run(path: &Path) -> Result<(), RunError> {
     } else {
         tracing::warn!("the sidecar runs unconfined (confine: false)");
     }
+    memory::bound();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         // Each thread that scanned has a scanner's buffers, until it ends.
