@@ -293,3 +293,40 @@ fn findings_of_one_window_are_in_the_order_of_their_places() {
         "{found:?}"
     );
 }
+
+/// The end of an escaped blank was taken for the first digits of what follows it, and compressed data in those is known by
+/// its beginning.
+#[test]
+fn compressed_data_behind_an_escaped_blank() {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut encoder, SECRET.as_bytes()).unwrap();
+    let packed = encoder.finish().unwrap();
+    let hex: String = packed.iter().map(|byte| format!("{byte:02x}")).collect();
+    for digits in [BASE64_STANDARD.encode(&packed), hex.to_uppercase(), hex] {
+        for before in [
+            "",
+            " ",
+            "%20",
+            "%0A",
+            "%0d%0a",
+            "key%20",
+            "q=%09",
+            "\\n",
+            "\\t",
+            "line\\r\\n",
+            "\\u0020",
+            "\\x0a",
+            "=20",
+            "=0D=0A",
+            "&#32;",
+            "&#x20;",
+        ] {
+            assert!(
+                found(format!("{before}{digits}").as_bytes()),
+                "{before}{digits}"
+            );
+            let more = format!("some text {before}{digits}\\nand more");
+            assert!(found(more.as_bytes()), "{more}");
+        }
+    }
+}

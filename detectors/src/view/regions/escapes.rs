@@ -8,6 +8,9 @@ use crate::kernel::BLOCK;
 /// Bytes between two escapes of one region.
 const APART: usize = 64;
 
+/// Digits in a row that an escape before them is looked at for.
+const GLUED: usize = 20;
+
 /// Token characters in a row, look-alikes among them, from which on they are folded.
 const FOLDED: usize = 16;
 
@@ -62,18 +65,31 @@ impl Reader<'_, '_> {
         };
         if rest.first() == Some(&b'=') {
             return match rest.get(1..).and_then(unescape::hex_pair) {
+                Some(byte) if byte.is_ascii_whitespace() => self.is_glued(at + 3),
                 Some(byte) => is_visible(byte) || byte >= 0x80 && rest.get(3) == Some(&b'='),
                 None => quoted_printable::is_soft_break(rest),
             };
         }
-        let Some((written, _)) = unescape::one(rest) else {
+        let Some((written, length)) = unescape::one(rest) else {
             return false;
         };
         match written.bytes() {
             [] | [0] => true,
+            [byte] if byte.is_ascii_whitespace() => self.is_glued(at + length),
             [byte] => is_visible(*byte) || *byte >= 0x80,
             bytes => fold::decode(bytes).is_some_and(|(character, _)| fold::changes(character)),
         }
+    }
+
+    /// Whether the end of the escape before `at`, which stands for a blank, is taken for the first digits of what begins there:
+    /// compressed data is known by its beginning.
+    fn is_glued(&self, at: usize) -> bool {
+        let last = at.checked_sub(1).and_then(|last| self.text.get(last));
+        last.is_some_and(u8::is_ascii_hexdigit)
+            && self.text.get(at..at + GLUED).is_some_and(|row| {
+                row.iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte))
+            })
     }
 
     /// The end of the region of escapes that begins at `at`, and what kinds are in it.

@@ -266,11 +266,16 @@ impl Reader<'_, '_> {
         let count = |mask: u64| (mask & lowest(32)).count_ones();
         let at_edge = start == 0 && self.work.continued == Some(self.depth);
         if count(lower) >= 4 && count(upper) >= 4 && count(alnum) >= 16 && !at_edge {
-            let head = &run[..run.len().min(HEAD)];
-            let mut bytes = [0; HEAD / 4 * 3];
-            let length = kernel::base64_some(head, &mut bytes);
-            if inflate::begins_compressed(&bytes[..length], run.len() / 4 * 3) {
-                self.whole_run(start, end);
+            // Behind `\n` too, whose letter looks like the first digit.
+            let escaped = self.text[..start].ends_with(b"\\")
+                && matches!(run.first(), Some(b'n' | b't' | b'r' | b'f' | b'v'));
+            for skip in 0..=usize::from(escaped) {
+                let digits = run.get(skip..).unwrap_or_default();
+                let mut bytes = [0; HEAD / 4 * 3];
+                let length = kernel::base64_some(&digits[..digits.len().min(HEAD)], &mut bytes);
+                if inflate::begins_compressed(&bytes[..length], digits.len() / 4 * 3) {
+                    self.whole_run(start + skip, end);
+                }
             }
         }
         self.whole_number(start..end);
