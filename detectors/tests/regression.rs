@@ -5,6 +5,8 @@
     reason = "a failed expectation ends the test that it helps"
 )]
 
+use std::sync::LazyLock;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use detectors::{KnownSecret, Location, Scanner};
@@ -13,13 +15,15 @@ const SECRET: &str = "Zk3vQ9xT7mLw2RbN8sYc4HdJ6pGf1Ae"; // gitleaks:allow
 const KEY: &str = "AKIAQ7T3ZP5W2MHXK4LD"; // gitleaks:allow
 
 fn found(input: &[u8]) -> bool {
-    let secret = KnownSecret::new("EGRESS_TOKEN_X", SECRET.as_bytes()).unwrap();
-    let scanner = Scanner::builder()
-        .token_patterns(true)
-        .known_secrets(vec![secret])
-        .build()
-        .unwrap();
-    !scanner.scan(&Location::Body, input).is_empty()
+    static SCANNER: LazyLock<Scanner> = LazyLock::new(|| {
+        let secret = KnownSecret::new("EGRESS_TOKEN_X", SECRET.as_bytes()).unwrap();
+        Scanner::builder()
+            .token_patterns(true)
+            .known_secrets(vec![secret])
+            .build()
+            .unwrap()
+    });
+    !SCANNER.scan(&Location::Body, input).is_empty()
 }
 
 /// What a reader drops pushed the characters so far apart that no window held them all.
@@ -294,39 +298,89 @@ fn findings_of_one_window_are_in_the_order_of_their_places() {
     );
 }
 
-/// The end of an escaped blank was taken for the first digits of what follows it, and compressed data in those is known by
-/// its beginning.
-#[test]
-fn compressed_data_behind_an_escaped_blank() {
+fn zlib(text: &str) -> Vec<u8> {
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
-    std::io::Write::write_all(&mut encoder, SECRET.as_bytes()).unwrap();
-    let packed = encoder.finish().unwrap();
+    std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The end of an escape was taken for the first digits of what follows it, and compressed data in those is known by its
+/// beginning.
+#[test]
+fn compressed_data_behind_any_escape() {
+    let packed = zlib(SECRET);
     let hex: String = packed.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut escapes: Vec<String> = ('a'..='z')
+        .chain('A'..='Z')
+        .chain('0'..='9')
+        .map(|letter| format!("\\{letter}"))
+        .collect();
+    // A letter or a digit goes on in what follows it for whoever reads it, too.
+    for byte in (0..0x80_u8).filter(|byte| !byte.is_ascii_alphanumeric()) {
+        escapes.extend([
+            format!("%{byte:02x}"),
+            format!("%{byte:02X}"),
+            format!("={byte:02X}"),
+            format!("\\x{byte:02x}"),
+            format!("\\u{byte:04x}"),
+            format!("\\{byte:03o}"),
+            format!("&#{byte};"),
+        ]);
+    }
+    // Signs that are digits, too: paths, and names that something is joined to.
+    for before in [
+        "/",
+        "/p/",
+        "GET /api/v1/",
+        "https://example.com/",
+        "v1-",
+        "key_",
+        "a+",
+        "a/b-c_d+",
+    ] {
+        escapes.push(before.into());
+    }
+    let mut missed = Vec::new();
     for digits in [BASE64_STANDARD.encode(&packed), hex.to_uppercase(), hex] {
-        for before in [
-            "",
-            " ",
-            "%20",
-            "%0A",
-            "%0d%0a",
-            "key%20",
-            "q=%09",
-            "\\n",
-            "\\t",
-            "line\\r\\n",
-            "\\u0020",
-            "\\x0a",
-            "=20",
-            "=0D=0A",
-            "&#32;",
-            "&#x20;",
+        for escape in &escapes {
+            for text in [
+                format!("{escape}{digits}"),
+                format!("text, {escape}{digits} more"),
+            ] {
+                if !found(text.as_bytes()) {
+                    missed.push(text);
+                }
+            }
+        }
+    }
+    assert_eq!(missed, Vec::<String>::new(), "{}", missed.len());
+}
+
+/// Compressed data in wrapped lines of base64, in a string of JSON.
+#[test]
+fn wrapped_lines_of_compressed_data_behind_an_escaped_line_break() {
+    let noise: String = (0..400_u32)
+        .map(|number| char::from(b'a' + (number.wrapping_mul(2_654_435_761) >> 27) as u8 % 26))
+        .collect();
+    let digits = BASE64_STANDARD.encode(zlib(&format!("{noise} {SECRET}")));
+    for width in [60, 64, 76] {
+        for (before, end) in [
+            ("\\n", "\\n"),
+            ("\\r\\n", "\\r\\n"),
+            ("\\\\n", "\\\\n"),
+            ("%0A", "%0A"),
+            ("\n", "\n"),
         ] {
-            assert!(
-                found(format!("{before}{digits}").as_bytes()),
-                "{before}{digits}"
+            let lines: Vec<&str> = digits
+                .as_bytes()
+                .chunks(width)
+                .map(|line| std::str::from_utf8(line).unwrap())
+                .collect();
+            let text = format!(
+                "{{\"data\": \"as follows:{before}{}{end}\"}}",
+                lines.join(end)
             );
-            let more = format!("some text {before}{digits}\\nand more");
-            assert!(found(more.as_bytes()), "{more}");
+            assert!(found(text.as_bytes()), "{text}");
         }
     }
 }

@@ -65,8 +65,8 @@ impl Reader<'_, '_> {
         };
         if rest.first() == Some(&b'=') {
             return match rest.get(1..).and_then(unescape::hex_pair) {
-                Some(byte) if byte.is_ascii_whitespace() => self.is_glued(at + 3),
-                Some(byte) => is_visible(byte) || byte >= 0x80 && rest.get(3) == Some(&b'='),
+                Some(byte) if byte >= 0x80 => rest.get(3) == Some(&b'='),
+                Some(byte) => is_visible(byte) || self.is_glued(at + 3),
                 None => quoted_printable::is_soft_break(rest),
             };
         }
@@ -75,14 +75,13 @@ impl Reader<'_, '_> {
         };
         match written.bytes() {
             [] | [0] => true,
-            [byte] if byte.is_ascii_whitespace() => self.is_glued(at + length),
-            [byte] => is_visible(*byte) || *byte >= 0x80,
+            [byte] => is_visible(*byte) || *byte >= 0x80 || self.is_glued(at + length),
             bytes => fold::decode(bytes).is_some_and(|(character, _)| fold::changes(character)),
         }
     }
 
-    /// Whether the end of the escape before `at`, which stands for a blank, is taken for the first digits of what begins there:
-    /// compressed data is known by its beginning.
+    /// Whether the end of the escape before `at`, which stands for nothing that a credential is made of, is taken for the
+    /// first digits of what begins there: compressed data is known by its beginning.
     fn is_glued(&self, at: usize) -> bool {
         let last = at.checked_sub(1).and_then(|last| self.text.get(last));
         last.is_some_and(u8::is_ascii_hexdigit)

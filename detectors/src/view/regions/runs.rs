@@ -41,6 +41,9 @@ const BESIDE: usize = 1024;
 /// Characters of a number in base58, at most.
 const MOST_BASE58: usize = 256;
 
+/// Digits at the beginning of a run that may be a path.
+const PATH: usize = 256;
+
 /// Digits at the beginning of a run that tell whether it is compressed.
 const HEAD: usize = 44;
 
@@ -266,19 +269,42 @@ impl Reader<'_, '_> {
         let count = |mask: u64| (mask & lowest(32)).count_ones();
         let at_edge = start == 0 && self.work.continued == Some(self.depth);
         if count(lower) >= 4 && count(upper) >= 4 && count(alnum) >= 16 && !at_edge {
-            // Behind `\n` too, whose letter looks like the first digit.
-            let escaped = self.text[..start].ends_with(b"\\")
-                && matches!(run.first(), Some(b'n' | b't' | b'r' | b'f' | b'v'));
-            for skip in 0..=usize::from(escaped) {
-                let digits = run.get(skip..).unwrap_or_default();
-                let mut bytes = [0; HEAD / 4 * 3];
-                let length = kernel::base64_some(&digits[..digits.len().min(HEAD)], &mut bytes);
-                if inflate::begins_compressed(&bytes[..length], digits.len() / 4 * 3) {
-                    self.whole_run(start + skip, end);
+            self.inflated(start..end);
+            // Behind `\n` and its like too, whose letter looks like the first digit.
+            if self.text[..start].ends_with(b"\\") {
+                self.inflated(start + 1..end);
+            }
+        }
+        self.behind_signs(start..end);
+        self.whole_number(start..end);
+    }
+
+    /// Decodes the base64 of a run from its beginning on, if it begins with compressed data.
+    fn inflated(&mut self, run: Range<usize>) {
+        let digits = self.text.get(run.clone()).unwrap_or_default();
+        let mut bytes = [0; HEAD / 4 * 3];
+        let length = kernel::base64_some(&digits[..digits.len().min(HEAD)], &mut bytes);
+        if inflate::begins_compressed(&bytes[..length], digits.len() / 4 * 3) {
+            self.whole_run(run.start, run.end);
+        }
+    }
+
+    /// What zlib has made behind a sign that is a digit, too: in a path, or behind a name and a dash. In the midst of a blob its
+    /// header of two bytes stands by chance. (Other formats have a magic number that is told wherever it stands.)
+    fn behind_signs(&mut self, run: Range<usize>) {
+        let masks = self.masks;
+        let near = run.end.min(run.start + PATH);
+        for start in (run.start..near).step_by(BLOCK) {
+            let signs = row(|number| masks.wide(number) & !masks.alnum(number), start);
+            let mut signs = signs & lowest((near - start).min(BLOCK));
+            while signs != 0 {
+                let at = start + signs.trailing_zeros() as usize + 1;
+                signs &= signs - 1;
+                if begins_zlib(self.text.get(at..run.end).unwrap_or_default()) {
+                    self.inflated(at..run.end);
                 }
             }
         }
-        self.whole_number(start..end);
     }
 
     /// What is one number in all, or stands backwards.
@@ -500,6 +526,17 @@ impl Reader<'_, '_> {
             number <= known || !is_beside_base64(text, &found.span)
         });
     }
+}
+
+/// Whether base64 digits stand for a header as all libraries write it (RFC 1950, 2.2): a window of 32 KiB, no dictionary.
+fn begins_zlib(digits: &[u8]) -> bool {
+    matches!(
+        digits,
+        [b'e', b'A', b'E'..=b'H', ..]
+            | [b'e', b'F', b'4'..=b'7', ..]
+            | [b'e', b'J', b'w'..=b'z', ..]
+            | [b'e', b'N', b'o'..=b'r', ..]
+    )
 }
 
 /// What repeats itself is read once: what it stands for repeats itself, too.
