@@ -11,6 +11,7 @@
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
 mod apple;
+mod archive;
 pub mod backend;
 pub mod cli;
 pub mod demo;

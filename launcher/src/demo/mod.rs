@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use data_encoding::HEXLOWER;
 use proxy::config::{Dlp, Egress, OnMatch, Route};
 use tokio::sync::{mpsc, oneshot};
 
@@ -211,8 +212,7 @@ fn secret() -> anyhow::Result<String> {
     let mut random = [0u8; 12];
     getrandom::fill(&mut random)
         .map_err(|error| anyhow::anyhow!("the system has no randomness: {error}"))?;
-    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("demo-secret-{digits}"))
+    Ok(format!("demo-secret-{}", HEXLOWER.encode(&random)))
 }
 
 /// What the agent must not find; only what is there on the host proves anything by being absent.

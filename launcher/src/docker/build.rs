@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::engine::{Engine, EngineError, Kind};
 use super::image;
 use super::names;
+use crate::archive;
 use crate::backend::{BackendError, Missing};
 use crate::plan::ImageSource;
 
@@ -69,7 +70,7 @@ pub async fn provide(
         }
         ImageSource::BuiltIn { provider, text } => {
             let mut archive = tar::Builder::new(Vec::new());
-            image::append(&mut archive, "Dockerfile", 0o644, text.as_bytes())?;
+            archive::append(&mut archive, "Dockerfile", 0o644, text.as_bytes())?;
             let context = archive.into_inner()?;
             build(
                 engine,
@@ -228,7 +229,7 @@ fn archive(top: &Path, files: &[PathBuf]) -> io::Result<Vec<u8>> {
         } else {
             0o755
         };
-        image::append(&mut archive, &name, mode, &fs::read(path)?)?;
+        archive::append(&mut archive, &name, mode, &fs::read(path)?)?;
     }
     archive.into_inner()
 }

@@ -8,12 +8,14 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use bollard::query_parameters::ImportImageOptions;
+use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::engine::{Engine, EngineError, Kind};
 use super::names;
+use crate::archive::{append, header};
 use crate::parts::{DIRECTORY, Kept};
 
 const REPOSITORY: &str = "bot-bottle-sidecar";
@@ -156,31 +158,6 @@ fn append_file<W: Write>(archive: &mut tar::Builder<W>, name: &str, path: &Path)
     append(archive, name, 0o555, &std::fs::read(path)?)
 }
 
-pub(super) fn append<W: Write>(
-    archive: &mut tar::Builder<W>,
-    name: &str,
-    mode: u32,
-    content: &[u8],
-) -> io::Result<()> {
-    let size = u64::try_from(content.len()).map_err(io::Error::other)?;
-    archive.append_data(&mut header(mode, size), name, content)
-}
-
-/// The same bytes for the same content, whoever makes them and when.
-fn header(mode: u32, size: u64) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header
-}
-
 pub(super) fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(bytes)))
 }

@@ -112,17 +112,7 @@ pub struct Ended {
 }
 
 pub fn main() -> ExitCode {
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Where the launcher is gone there is nobody to tell.
-            let _unheard = say(&InitReport {
-                ready: false,
-                error: Some(error.to_string()),
-            });
-            ExitCode::FAILURE
-        }
-    }
+    super::told(start())
 }
 
 fn start() -> io::Result<()> {

@@ -23,6 +23,7 @@ pub mod run;
 pub mod sidecar;
 
 use std::io::{self, Read, Write};
+use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,21 @@ fn say<M: Serialize>(message: &M) -> io::Result<()> {
     serde_json::to_writer(&mut out, message)?;
     out.write_all(b"\n")?;
     out.flush()
+}
+
+/// How a first process ends, told to the launcher where it could not begin.
+fn told(outcome: io::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where the launcher is gone there is nobody to tell.
+            let _unheard = say(&InitReport {
+                ready: false,
+                error: Some(error.to_string()),
+            });
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::HEXLOWER;
 use proxy::secrets::{ALLOW_TIMEOUT, CANARY};
 
 use super::{Options, SessionError};
@@ -41,9 +42,9 @@ impl Secrets {
         let choice = usize::from(random::<1>()?[0]) % free.len().max(1);
         let name = free.get(choice).copied().unwrap_or("BACKUP_KEY");
         Ok(Self {
-            proxy: hex(&random::<32>()?),
-            control: hex(&random::<32>()?),
-            canary: (name.to_owned(), hex(&random::<20>()?)),
+            proxy: HEXLOWER.encode(&random::<32>()?),
+            control: HEXLOWER.encode(&random::<32>()?),
+            canary: (name.to_owned(), HEXLOWER.encode(&random::<20>()?)),
         })
     }
 }
@@ -125,8 +126,4 @@ fn random<const N: usize>() -> Result<[u8; N], SessionError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| SessionError::Random(error.to_string()))?;
     Ok(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -9,9 +9,11 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::archive;
 use crate::backend::BackendError;
 use crate::docker;
 use crate::plan::ImageSource;
@@ -91,12 +93,12 @@ fn own() -> io::Result<Vec<u8>> {
         } else {
             0o755
         };
-        let mut header = header(mode, 0);
+        let mut header = archive::header(mode, 0);
         header.set_entry_type(tar::EntryType::Directory);
         layer.append_data(&mut header, format!("{directory}/"), io::empty())?;
     }
     let layer = layer.into_inner()?;
-    let digest = hex(&layer);
+    let digest = digest(&layer);
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -198,7 +200,7 @@ fn describe(old: &Value, env: &[String]) -> io::Result<(String, Vec<u8>)> {
         json!({"User": "0", "WorkingDir": "/", "Env": env}),
     );
     let config = serde_json::to_vec(&new)?;
-    Ok((format!("{}.json", hex(&config)), config))
+    Ok((format!("{}.json", digest(&config)), config))
 }
 
 fn manifest(config: &str, layers: &[String]) -> io::Result<Vec<u8>> {
@@ -210,26 +212,11 @@ fn manifest(config: &str, layers: &[String]) -> io::Result<Vec<u8>> {
 }
 
 fn append<W: Write>(archive: &mut tar::Builder<W>, name: &str, content: &[u8]) -> io::Result<()> {
-    let size = u64::try_from(content.len()).map_err(io::Error::other)?;
-    archive.append_data(&mut header(0o444, size), name, content)
+    archive::append(archive, name, 0o444, content)
 }
 
-/// The same bytes for the same content: smolvm keeps archives by what is in them.
-fn header(mode: u32, size: u64) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(mode);
-    header.set_size(size);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+fn digest(bytes: &[u8]) -> String {
+    HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use proxy::secrets::Secret;
 use serde_json::{Value, json};
 
@@ -182,8 +183,7 @@ fn create(smolvm: &Smolvm, order: &Order<'_>, name: &str, nothing: String) -> Ve
 fn nothing() -> std::io::Result<String> {
     let mut random = [0; 20];
     getrandom::fill(&mut random).map_err(std::io::Error::other)?;
-    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{digits}.invalid"))
+    Ok(format!("{}.invalid", HEXLOWER.encode(&random)))
 }
 
 fn cpus() -> usize {

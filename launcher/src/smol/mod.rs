@@ -40,6 +40,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use proxy::secrets::Secret;
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -202,8 +203,7 @@ fn sidecar_address(alias: Ipv4Addr) -> Result<SocketAddrV4, BackendError> {
 fn new_token() -> io::Result<Secret> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let digits = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Secret::new(digits))
+    Ok(Secret::new(HEXLOWER.encode(&random)))
 }
 
 impl Backend for SmolMachines {
