@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use common::screen::{Screen, size, terminal};
-use common::{Host, Running, eventually};
+use common::screen::Attached;
+use common::{Host, eventually};
 use rustix::process::Signal;
 
 /// The directory with the real `smolvm`.
@@ -151,33 +151,14 @@ fn on_a_terminal(host: &Host) {
         "sh",
         &format!("agent_provider: {{template: command, command: [sh, -c, \"{script}\"], image: ~/image.tar}}"),
     );
-    let (master, slave) = terminal();
-    size(&master, 33, 111);
-    let launcher = host
-        .command(&["start", "sh"])
-        .stdin(slave.try_clone().unwrap())
-        .stdout(slave.try_clone().unwrap())
-        .stderr(slave.try_clone().unwrap())
-        .spawn()
-        .unwrap();
-    let launcher = Running::of(launcher);
-    let mut screen = Screen::of(fs::File::from(master.try_clone().unwrap()));
-    let shown = screen.until("ready");
+    let mut attached = Attached::to(host);
+    let shown = attached.screen.until("ready");
     assert!(shown.contains("33 111"), "{shown:?}");
-    let mut keyboard = fs::File::from(master.try_clone().unwrap());
-    let mut say = |text: &[u8]| std::io::Write::write_all(&mut keyboard, text).unwrap();
-    say(b"hello\r");
-    screen.until("got hello");
-    size(&master, 20, 50);
-    launcher.signal(Signal::WINCH);
-    let asked = Instant::now();
-    while !screen.shown.contains("20 50") {
-        assert!(asked.elapsed().as_secs() < 120, "{}", screen.shown);
-        say(b"\r");
-        screen.more(std::time::Duration::from_secs(1));
-    }
-    say(b"\x04");
-    assert_eq!(launcher.wait(), Some(9));
+    attached.types(b"hello\r");
+    attached.screen.until("got hello");
+    attached.shrinks();
+    attached.types(b"\x04");
+    assert_eq!(attached.ends(), Some(9));
     eventually("something is left", || left(host).is_empty());
 }
 
