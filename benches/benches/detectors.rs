@@ -451,7 +451,7 @@ fn turns(criterion: &mut Criterion) {
         let scanner = Scanner::builder()
             .token_patterns(true)
             .known_secrets(secrets(FEW))
-            .remember([1; 32], windows)
+            .remember([1; 16], windows)
             .build()
             .expect("the table compiles");
         let turn = |new: &[u8]| [said, new].concat();

@@ -48,6 +48,16 @@ impl Scanner {
         findings
     }
 
+    /// Whether all of this input is known: a scan would find nothing, without reading it. Never where entropy is asked for, which
+    /// is counted over windows.
+    pub fn knows(&self, input: &[u8]) -> bool {
+        let Some(memory) = self.memory.as_deref().filter(|_| !self.engines.entropy) else {
+            return false;
+        };
+        windows(input, self.engines.look_ahead)
+            .all(|window| memory.tag(&window).is_some_and(|tag| memory.knows(&tag)))
+    }
+
     /// How many bytes, of the input and of all its views, the engines are run over to scan `input`: a measure of the work
     /// that, other than time, is the same on every machine.
     pub fn steps(&self, input: &[u8]) -> usize {
@@ -184,8 +194,21 @@ impl ScannerBuilder {
     /// Remembers up to so many windows (64 KiB of input, or all of a shorter one from 256 bytes on) in which nothing was found:
     /// the same window with the same bytes around it costs a hash when it comes again, and the verdict is the same. `key`
     /// must not be known to whoever chooses the input. Each takes some 40 bytes.
-    pub fn remember(mut self, key: [u8; 32], windows: usize) -> Self {
+    pub fn remember(mut self, key: [u8; 16], windows: usize) -> Self {
         self.memory = Some(Memory::new(key, windows));
+        self
+    }
+
+    /// Of the windows to remember, after [`Self::remember`], only those of whose bytes this says that nothing else is to be
+    /// found in them either, by a caller who looks for more than the detectors do. What a window sees reaches at least 512
+    /// bytes beyond both ends of what it owns, as far as the input does.
+    pub fn remember_only_where(
+        mut self,
+        free: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        if let Some(memory) = &mut self.memory {
+            memory.only_where(Box::new(free));
+        }
         self
     }
 

@@ -81,7 +81,7 @@ impl Stream {
         self.buffer_start = self.end();
         self.released = self.buffer_start;
         self.buffer.zeroize();
-        self.history = History::default();
+        self.history.restart();
         findings
     }
 
@@ -89,6 +89,11 @@ impl Stream {
     /// finding already reported covers them.
     pub fn released(&self) -> u64 {
         self.released
+    }
+
+    /// Whether, since this was asked last, a window was none of those that the scanner remembers.
+    pub fn has_read(&mut self) -> bool {
+        self.history.has_read()
     }
 
     fn end(&self) -> u64 {

@@ -84,6 +84,8 @@ pub(crate) struct History {
     undecodable: bool,
     /// Bytes that engines were run over.
     steps: usize,
+    /// Whether a window was none that is known.
+    read: bool,
     /// Compressed data that has begun and not ended.
     carried: Carried,
 }
@@ -99,6 +101,19 @@ impl History {
 
     pub(crate) fn steps(&self) -> usize {
         self.steps
+    }
+
+    /// What comes next is another input.
+    pub(crate) fn restart(&mut self) {
+        *self = Self {
+            read: self.read,
+            ..Self::default()
+        };
+    }
+
+    /// Whether a window had to be read since this was asked last.
+    pub(crate) fn has_read(&mut self) -> bool {
+        std::mem::take(&mut self.read)
     }
 }
 
@@ -145,12 +160,12 @@ impl Engines {
         findings: &mut Vec<Finding>,
     ) {
         if history.reported > MAX_FINDINGS {
+            history.read = true;
             return;
         }
         let first = findings.len();
         let mut matches = Vec::new();
-        let (steps, broken) = self.examine_once(&window, memory, &mut matches);
-        history.steps += steps;
+        let broken = self.examine_once(&window, memory, history, &mut matches);
         let (mut inside, steps) = history.carried.read(self, &window, broken);
         history.steps += steps;
         let undecodable = &mut history.undecodable;
@@ -233,20 +248,23 @@ impl Engines {
         &self,
         window: &Window<'_>,
         memory: Option<&Memory>,
+        history: &mut History,
         matches: &mut Vec<Match>,
-    ) -> (usize, Vec<Broken>) {
-        let Some((memory, tag)) = memory.and_then(|memory| Some((memory, memory.tag(window)?)))
-        else {
-            return self.examine(window, matches);
-        };
-        if memory.knows(&tag) {
-            return (0, Vec::new());
+    ) -> Vec<Broken> {
+        let known = memory.and_then(|memory| Some((memory, memory.tag(window)?)));
+        if known.is_some_and(|(memory, tag)| memory.knows(&tag)) {
+            return Vec::new();
         }
+        history.read = true;
         let (steps, broken) = self.examine(window, matches);
-        if matches.is_empty() && broken.is_empty() {
-            memory.keep(tag);
+        history.steps += steps;
+        if let Some((memory, tag)) = known
+            && matches.is_empty()
+            && broken.is_empty()
+        {
+            memory.keep(tag, window);
         }
-        (steps, broken)
+        broken
     }
 
     /// Runs all engines over the window and its views. Returns how many bytes they were run over, and what goes on behind it.

@@ -29,7 +29,7 @@ fn builder() -> ScannerBuilder {
 fn pair(windows: usize) -> (Scanner, Scanner) {
     (
         builder().build().unwrap(),
-        builder().remember([7; 32], windows).build().unwrap(),
+        builder().remember([7; 16], windows).build().unwrap(),
     )
 }
 
@@ -164,7 +164,7 @@ fn each_scanner_remembers_for_itself() {
     text.extend_from_slice(SECRET.as_bytes());
     let without = Scanner::builder()
         .token_patterns(true)
-        .remember([7; 32], 16)
+        .remember([7; 16], 16)
         .build()
         .unwrap();
     let (_, with) = pair(16);

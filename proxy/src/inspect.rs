@@ -1,6 +1,8 @@
 //! Every surface of a request, put before the detectors.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use detectors::{Document, Finding, Format, Location, Scanner, Severity, header_injection, redact};
@@ -11,6 +13,7 @@ use crate::judge::Judge;
 pub use crate::judge::caseless;
 use crate::limits;
 use crate::message::{Headers, RequestHead};
+use crate::pieces::Pieces;
 use crate::policy::{Detectors, Policy};
 use crate::secrets::{SecretError, Secrets};
 
@@ -39,42 +42,38 @@ impl Scanners {
             undecodable: true,
             entropy: false,
         };
-        let mut sets = HashMap::new();
-        for set in policy
-            .routes()
-            .iter()
-            .map(|route| route.detectors)
-            .chain([all])
-        {
-            if let std::collections::hash_map::Entry::Vacant(slot) = sets.entry(set) {
-                let known = if set.known_secrets {
-                    secrets.known()?
+        // What is known to be clean is not looked through for short pieces either.
+        let pieces = Arc::new(Pieces::new(secrets));
+        let build = |set: Detectors| -> Result<Judge, ScannerError> {
+            let known = if set.known_secrets {
+                secrets.known()?
+            } else {
+                Vec::new()
+            };
+            let pieces = Arc::clone(&pieces);
+            let scanner = Scanner::builder()
+                .token_patterns(set.token_patterns)
+                .known_secrets(known)
+                .entropy(set.entropy)
+                .undecodable(if set.undecodable {
+                    Severity::Block
                 } else {
-                    Vec::new()
-                };
-                let scanner = Scanner::builder()
-                    .token_patterns(set.token_patterns)
-                    .known_secrets(known)
-                    .entropy(set.entropy)
-                    .undecodable(if set.undecodable {
-                        Severity::Block
-                    } else {
-                        Severity::Warn
-                    })
-                    .remember(random_key()?, limits::CLEAN_WINDOWS)
-                    .build()?;
-                slot.insert(Judge::new(scanner));
+                    Severity::Warn
+                })
+                .remember(random_key()?, limits::CLEAN_WINDOWS)
+                .remember_only_where(move |text| !pieces.any_in(text))
+                .build()?;
+            Ok(Judge::new(scanner))
+        };
+        let mut sets = HashMap::new();
+        for route in policy.routes() {
+            if let Entry::Vacant(slot) = sets.entry(route.detectors) {
+                slot.insert(build(route.detectors)?);
             }
         }
         let all = match sets.get(&all) {
             Some(scanner) => scanner.clone(),
-            None => Judge::new(
-                Scanner::builder()
-                    .token_patterns(true)
-                    .known_secrets(secrets.known()?)
-                    .remember(random_key()?, limits::CLEAN_WINDOWS)
-                    .build()?,
-            ),
+            None => build(all)?,
         };
         Ok(Self { all, sets })
     }
@@ -90,8 +89,8 @@ impl Scanners {
 }
 
 /// So that an agent cannot choose what hashes like a text that was clean.
-fn random_key() -> Result<[u8; 32], ScannerError> {
-    let mut key = [0; 32];
+fn random_key() -> Result<[u8; 16], ScannerError> {
+    let mut key = [0; 16];
     getrandom::fill(&mut key)?;
     Ok(key)
 }

@@ -119,6 +119,12 @@ impl Pieces {
         self.look_in(rest, text, text.len() - rest.len(), found);
     }
 
+    pub fn any_in(&self, text: &[u8]) -> bool {
+        let mut found = Found::new();
+        self.find(text, &mut found);
+        !found.is_empty()
+    }
+
     /// The grams of a part of the text, one by one.
     fn look_in(&self, part: &[u8], text: &[u8], from: usize, found: &mut Found) {
         for (at, step) in part.chunks(STRIDE).enumerate() {

@@ -37,7 +37,7 @@ pub static NAMED: LazyLock<Pair> = LazyLock::new(|| pair(|builder| builder));
 pub static REMEMBERING: LazyLock<Scanner> = LazyLock::new(|| {
     builder()
         .entropy(true)
-        .remember([7; 32], 4096)
+        .remember([7; 16], 4096)
         .build()
         .expect("a good table")
 });

@@ -447,6 +447,9 @@ impl<'a> Exchange<'a> {
             return Ok(body);
         }
         let scanner = self.ruling.scanners.of(route.detectors);
+        if codings.is_plain() && scanner.knows(&body) {
+            return Ok(body);
+        }
         let judged = match route.max_request_bytes {
             // Only `noscan` lets a body come here that is longer than its limit.
             Some(limit) if codings.is_plain() => {

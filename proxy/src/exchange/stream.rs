@@ -197,6 +197,9 @@ impl<B: RequestBody> Source for Streamed<'_, B> {
     }
 }
 
+/// One less than the characters of a secret that are a piece.
+const TAIL: usize = 7;
+
 /// The bytes of a streamed body that a finding may still begin in.
 #[derive(Debug)]
 pub struct Window<'a> {
@@ -211,6 +214,8 @@ pub struct Window<'a> {
     /// Offset of the first held byte in the body.
     base: u64,
     pushed: u64,
+    /// Before it may lie what the scanner did not remember.
+    new_until: u64,
 }
 
 impl<'a> Window<'a> {
@@ -231,6 +236,7 @@ impl<'a> Window<'a> {
             tail: Vec::new(),
             base: 0,
             pushed: 0,
+            new_until: 0,
         }
     }
 
@@ -239,7 +245,6 @@ impl<'a> Window<'a> {
         let before = self.pushed;
         self.pushed += data.len() as u64;
         self.sidecar.volumes.charge(self.route, data.len())?;
-        self.check_pieces(&data)?;
         self.sidecar.metrics.request_bytes.inc_by(data.len() as u64);
         let mut scanned = data.as_ref();
         let mut last = false;
@@ -256,6 +261,7 @@ impl<'a> Window<'a> {
             last = true;
         }
         let Some(stream) = &mut self.stream else {
+            self.check_pieces(&data)?;
             return Ok(data);
         };
         // What was held before may be a mebibyte, of which the scanner would keep a copy.
@@ -267,29 +273,52 @@ impl<'a> Window<'a> {
             findings.extend(stream.finish());
         }
         let released = stream.released();
+        if last || stream.has_read() {
+            self.new_until = self.pushed;
+        }
         self.judge(findings)?;
         let ready = usize::try_from(released.saturating_sub(self.base)).unwrap_or(0);
         let ready = if last { usize::MAX } else { ready };
         let ready = ready.min(self.held.len() + data.len());
-        self.base += ready as u64;
         if last {
             self.stream = None;
         }
         // What goes on at once is not copied: the first piece may be all that was held before.
-        if self.held.is_empty() {
+        let leaves = if self.held.is_empty() {
             self.held
                 .extend_from_slice(data.get(ready..).unwrap_or_default());
-            return Ok(data.slice(..ready));
-        }
-        self.held.extend_from_slice(&data);
-        Ok(self.held.split_to(ready).freeze())
+            data.slice(..ready)
+        } else {
+            self.held.extend_from_slice(&data);
+            self.held.split_to(ready).freeze()
+        };
+        self.look_at(&leaves)?;
+        Ok(leaves)
     }
 
     pub fn finish(&mut self) -> Result<Bytes, Refusal> {
         if let Some(mut stream) = self.stream.take() {
-            self.judge(stream.finish())?;
+            let findings = stream.finish();
+            if stream.has_read() {
+                self.new_until = self.pushed;
+            }
+            self.judge(findings)?;
         }
-        Ok(self.held.split().freeze())
+        let leaves = self.held.split().freeze();
+        self.look_at(&leaves)?;
+        Ok(leaves)
+    }
+
+    /// Looks for short pieces of secrets in what is about to leave, unless the scanner remembers all windows that it lies in:
+    /// those have none, nor has what goes over their edges, which they see.
+    fn look_at(&mut self, leaves: &[u8]) -> Result<(), Cause> {
+        let begin = self.base;
+        self.base += leaves.len() as u64;
+        if begin < self.new_until {
+            return self.check_pieces(leaves);
+        }
+        self.pass(leaves);
+        Ok(())
     }
 
     fn check_pieces(&mut self, data: &[u8]) -> Result<(), Cause> {
@@ -297,16 +326,23 @@ impl<'a> Window<'a> {
             return Ok(());
         }
         let mut found = Found::new();
-        let head = data.get(..7.min(data.len())).unwrap_or_default();
+        let head = data.get(..TAIL.min(data.len())).unwrap_or_default();
         self.sidecar
             .pieces
             .find(&[&self.tail, head].concat(), &mut found);
         self.sidecar.pieces.find(data, &mut found);
-        self.tail
-            .extend_from_slice(data.get(data.len().saturating_sub(7)..).unwrap_or_default());
-        let gone = self.tail.len().saturating_sub(7);
-        self.tail.drain(..gone);
+        self.pass(data);
         self.sidecar.pieces.release(&found)
+    }
+
+    /// Keeps what a piece may begin in.
+    fn pass(&mut self, data: &[u8]) {
+        self.tail.extend_from_slice(
+            data.get(data.len().saturating_sub(TAIL)..)
+                .unwrap_or_default(),
+        );
+        let gone = self.tail.len().saturating_sub(TAIL);
+        self.tail.drain(..gone);
     }
 
     fn judge(&self, findings: Vec<Finding>) -> Result<(), Refusal> {

@@ -682,6 +682,62 @@ async fn a_route_lets_so_much_out_and_no_more() {
     }
 }
 
+/// To the detectors it is clean, so that they could remember it; it stays refused, held or streamed, however often it comes.
+#[tokio::test]
+async fn what_the_scanner_remembers_has_no_short_pieces() {
+    const SECRET: &str = "q7Rk2Lw9Xz4Pn8Vb3Tc6Hd1Mf5Gj0Ys"; // gitleaks:allow
+    let setup = Setup::new(&routes(&[route()])).env("EGRESS_TOKEN_PIECES", SECRET);
+    let world = World::start(OriginOptions::DEFAULT, setup).await;
+    let sent = send(&world, &post(&SECRET[..9])).await.await.unwrap();
+    assert_eq!(sent.status, 200);
+    let prose = |length: usize| "so many words, ".repeat(length / 15);
+    let piece = &SECRET[12..21];
+    for length in [600, 200_000] {
+        let clean = prose(length);
+        for (before, after) in [(&*clean, ""), ("", &*clean), (&clean[..300], &clean[300..])] {
+            for _ in 0..2 {
+                let whole = send(&world, &post(&format!("{before} {after}"))).await;
+                assert_eq!(whole.await.unwrap().status, 200);
+                let body = format!("{before} {piece} {after}");
+                let answer = send(&world, &post(&body)).await.await.unwrap();
+                assert_eq!(
+                    (answer.status, answer.code().as_str()),
+                    (403, "credential-pieces"),
+                    "{} before it, {} behind it",
+                    before.len(),
+                    after.len()
+                );
+            }
+        }
+    }
+    // Streamed: at and around the edges of what the scanner reads at once, with all the rest known already.
+    let clean = "so many more words; ".repeat(170_000);
+    for at in [0, 65_530, 65_536, 1 << 20, 2_000_000, clean.len() - 4] {
+        let with = |piece: &str| {
+            [
+                &clean[..at],
+                piece,
+                &clean[at + piece.len().min(clean.len() - at)..],
+            ]
+            .concat()
+        };
+        for piece in [" ", piece, piece] {
+            let mut wire = world.h1().await;
+            wire.send(&world.fill(post(&with(piece)).as_bytes())).await;
+            let answer = wire.answer().await;
+            if piece == " " {
+                assert_eq!(answer.unwrap().status, 200, "{at}");
+            } else {
+                assert!(
+                    answer.is_none_or(|answer| answer.code() == "credential-pieces"),
+                    "{at}"
+                );
+            }
+        }
+    }
+    assert!(!world.origin.saw(piece.as_bytes()));
+}
+
 /// Pieces that no detector would call a secret, over many requests, ways and protocols: half of it is too much.
 #[tokio::test]
 async fn a_secret_does_not_leave_in_short_pieces() {
