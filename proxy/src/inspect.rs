@@ -50,7 +50,7 @@ impl Scanners {
             } else {
                 Vec::new()
             };
-            let pieces = Arc::clone(&pieces);
+            let own = Arc::clone(&pieces);
             let scanner = Scanner::builder()
                 .token_patterns(set.token_patterns)
                 .known_secrets(known)
@@ -61,9 +61,9 @@ impl Scanners {
                     Severity::Warn
                 })
                 .remember(random_key()?, limits::CLEAN_WINDOWS)
-                .remember_only_where(move |text| !pieces.any_in(text))
+                .remember_only_where(move |text| !own.any_in(text))
                 .build()?;
-            Ok(Judge::new(scanner))
+            Ok(Judge::new(scanner, Arc::clone(&pieces)))
         };
         let mut sets = HashMap::new();
         for route in policy.routes() {
@@ -98,11 +98,9 @@ fn random_key() -> Result<[u8; 16], ScannerError> {
 /// Upper-case tokens shorter than this have no shape that a rule could know.
 const SHORTEST_TOKEN: usize = 16;
 
-/// Findings in a head, structural ones first. `host` is the authority as the agent wrote it; `all` judges the names
-/// that are shown.
-pub fn head(scanner: &Judge, all: &Judge, host: &[u8], head: &RequestHead) -> Vec<Finding> {
-    // One pass over all of the head finds nothing in nearly every request, and sees what is split over fields;
-    // only a hit is looked for field by field. No part of it holds a line feed, so another head is another text.
+/// All of a head, but for what a body's size takes the place of. No part of it holds a line feed, so another head is another
+/// text. `host` is the authority as the agent wrote it.
+pub fn joined(host: &[u8], head: &RequestHead) -> Vec<u8> {
     let mut joined = Vec::with_capacity(host.len() + head.target.len() + 64 * head.headers.len());
     joined.extend_from_slice(host);
     joined.push(b'\n');
@@ -116,11 +114,21 @@ pub fn head(scanner: &Judge, all: &Judge, host: &[u8], head: &RequestHead) -> Ve
         joined.extend_from_slice(value);
         joined.push(b'\n');
     }
-    if scanner.knows_head(&joined) {
-        return Vec::new();
-    }
+    joined
+}
+
+/// Findings in a head, structural ones first; `all` judges the names that are shown.
+pub fn head(
+    scanner: &Judge,
+    all: &Judge,
+    host: &[u8],
+    head: &RequestHead,
+    joined: &[u8],
+) -> Vec<Finding> {
+    // One pass over all of the head finds nothing in nearly every request, and sees what is split over fields;
+    // only a hit is looked for field by field.
     let mut findings = structural(all, head);
-    let mut whole = scanner.scan(&Location::HeaderName, &joined);
+    let mut whole = scanner.scan(&Location::HeaderName, joined);
     if host.len() >= SHORTEST_TOKEN && !scanner.is_clean_in_either_case(host) {
         whole.extend(caseless(scanner, &Location::Host, host));
     }
@@ -134,7 +142,7 @@ pub fn head(scanner: &Judge, all: &Judge, host: &[u8], head: &RequestHead) -> Ve
     }
     if whole.is_empty() {
         if findings.is_empty() {
-            scanner.remember_head(&joined);
+            scanner.remember_head(joined);
         }
         return findings;
     }

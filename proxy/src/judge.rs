@@ -8,6 +8,7 @@ use detectors::{Finding, Location, Scanner};
 use quick_cache::sync::Cache;
 
 use crate::limits;
+use crate::pieces::Pieces;
 
 /// A clone is a reference count.
 #[derive(Clone, Debug)]
@@ -17,8 +18,9 @@ pub struct Judge(Arc<Inner>);
 struct Inner {
     scanner: Scanner,
     clean: Cache<Box<[u8]>, Clean>,
-    /// Heads in which nothing at all was found.
+    /// Heads in which nothing at all was found, nor any short piece of a secret.
     heads: Cache<Box<[u8]>, ()>,
+    pieces: Arc<Pieces>,
 }
 
 /// How a text was looked at.
@@ -29,21 +31,22 @@ enum Clean {
 }
 
 impl Judge {
-    pub fn new(scanner: Scanner) -> Self {
+    pub fn new(scanner: Scanner, pieces: Arc<Pieces>) -> Self {
         Self(Arc::new(Inner {
             scanner,
             clean: Cache::new(limits::CLEAN_TEXTS),
             heads: Cache::new(limits::CLEAN_HEADS),
+            pieces,
         }))
     }
 
-    /// Whether nothing was found in this head when it came before. A text that stands for another head is another text.
+    /// Whether nothing was found in this head when it came before, not even a short piece of a secret. A text that stands for another head is another text.
     pub fn knows_head(&self, head: &[u8]) -> bool {
         head.len() <= limits::CLEAN_HEAD_BYTES && self.0.heads.get(head).is_some()
     }
 
     pub fn remember_head(&self, head: &[u8]) {
-        if head.len() <= limits::CLEAN_HEAD_BYTES {
+        if head.len() <= limits::CLEAN_HEAD_BYTES && !self.0.pieces.any_in(head) {
             self.0.heads.insert(head.into(), ());
         }
     }
@@ -98,7 +101,7 @@ mod tests {
     #[test]
     fn a_text_is_clean_the_second_time_as_it_was_the_first() {
         let scanner = Scanner::builder().token_patterns(true).build().unwrap();
-        let judge = Judge::new(scanner);
+        let judge = Judge::new(scanner, Arc::default());
         let key = b"akiaiosfodnn7example"; // gitleaks:allow
         for _ in 0..3 {
             assert!(judge.is_clean(b"/v1/messages"));
@@ -112,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_memory_is_bounded() {
-        let judge = Judge::new(Scanner::builder().build().unwrap());
+        let judge = Judge::new(Scanner::builder().build().unwrap(), Arc::default());
         for number in 0..limits::CLEAN_TEXTS * 4 {
             assert!(judge.is_clean(format!("/{number}").as_bytes()));
         }

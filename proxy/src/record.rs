@@ -1,5 +1,8 @@
 //! One request's entry in the audit log, filled in as it is understood. Nothing goes in that was found.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use detectors::{Finding, Location};
 
 use crate::audit::{self, Record};
@@ -17,15 +20,15 @@ const MAX_FINDINGS: usize = 16;
 
 #[derive(Clone, Debug)]
 pub struct Entry {
-    pub event: String,
-    bottle: String,
-    pub host: String,
+    pub event: Arc<str>,
+    bottle: Arc<str>,
+    pub host: Arc<str>,
     port: u16,
     scheme: Scheme,
-    method: String,
-    path: String,
+    method: Arc<str>,
+    path: Arc<str>,
     pub request_bytes: Option<u64>,
-    policy: String,
+    policy: Arc<str>,
     pub log: u8,
     warnings: Vec<Finding>,
     /// What an operator let pass, with the identifier under which he was asked.
@@ -37,16 +40,17 @@ pub struct Entry {
 impl Entry {
     pub fn new(sidecar: &Sidecar, ruling: &Ruling, scheme: Scheme, authority: &Authority) -> Self {
         let host = authority.host.to_string();
+        let none = audit::no_text();
         Self {
             event: audit::event_id(),
-            bottle: sidecar.fixed.bottle.clone(),
-            host: inspect::shown(ruling.scanners.all(), &Location::Host, host.as_bytes()),
+            bottle: Arc::clone(&sidecar.fixed.bottle),
+            host: inspect::shown(ruling.scanners.all(), &Location::Host, host.as_bytes()).into(),
             port: authority.port,
             scheme,
-            method: String::new(),
-            path: String::new(),
+            method: Arc::clone(&none),
+            path: none,
             request_bytes: None,
-            policy: ruling.policy.hash().to_owned(),
+            policy: Arc::clone(ruling.policy.hash()),
             log: ruling.log,
             warnings: Vec::new(),
             approved: Vec::new(),
@@ -56,24 +60,25 @@ impl Entry {
 
     pub fn request(&mut self, ruling: &Ruling, host: &[u8], head: &RequestHead) {
         let all = ruling.scanners.all();
-        self.method = inspect::shown(all, &Location::Method, head.method.as_str().as_bytes());
+        self.method =
+            inspect::shown(all, &Location::Method, head.method.as_str().as_bytes()).into();
         // Scanned together with the host: a value that is split over both is not to be read in the log either.
         let joined = [host, head.path()].concat();
         self.path = if all.is_clean(&joined) {
-            inspect::shown(all, &Location::Path, head.path())
+            inspect::shown(all, &Location::Path, head.path()).into()
         } else {
             let path = inspect::shown(all, &Location::Path, head.path());
             if path == audit::printable(head.path()) {
                 "********".into()
             } else {
-                path
+                path.into()
             }
         };
     }
 
     /// For what has no request yet: a CONNECT that goes no further.
     pub fn method(&mut self, method: &str) {
-        self.method = audit::printable(method.as_bytes());
+        self.method = audit::printable(method.as_bytes()).into();
     }
 
     pub fn warn(&mut self, findings: &[Finding]) {
@@ -111,7 +116,7 @@ impl Entry {
             .take(MAX_FINDINGS)
         {
             let words = refusal.words_of(finding);
-            let mut record = self.record(kind, refusal.cause.code(), words);
+            let mut record = self.record(kind, refusal.cause.code(), printable(&words));
             record.status = refusal.status().as_u16();
             record.asks = refusal.cause.asks().to_vec();
             fill(&mut record, &self.all, finding);
@@ -121,7 +126,7 @@ impl Entry {
             records.push(record);
         }
         if records.is_empty() {
-            let mut record = self.record(kind, refusal.cause.code(), refusal.reason());
+            let mut record = self.record(kind, refusal.cause.code(), printable(&refusal.reason()));
             record.status = refusal.status().as_u16();
             records.push(record);
         }
@@ -132,13 +137,13 @@ impl Entry {
         let mut records = Vec::new();
         for (verdict, findings) in [("redact", redacted), ("warn", self.warnings.as_slice())] {
             for finding in findings.iter().take(MAX_FINDINGS) {
-                let mut record = self.record(verdict, verdict, finding.reason());
+                let mut record = self.record(verdict, verdict, printable(&finding.reason()));
                 fill(&mut record, &self.all, finding);
                 records.push(record);
             }
         }
         for (finding, ask) in &self.approved {
-            let mut record = self.record("approved", "approved", finding.reason());
+            let mut record = self.record("approved", "approved", printable(&finding.reason()));
             fill(&mut record, &self.all, finding);
             record.asks = vec![ask.clone()];
             records.push(record);
@@ -171,7 +176,7 @@ impl Entry {
         }
         for finding in warnings.iter().take(MAX_FINDINGS) {
             let words = format!("{} found in the response", finding.credential);
-            let mut record = self.record("warn", "injection", words);
+            let mut record = self.record("warn", "injection", printable(&words));
             fill(&mut record, &self.all, finding);
             record.location = Some(format!("response {}", finding.location));
             records.push(record);
@@ -179,38 +184,48 @@ impl Entry {
         records
     }
 
-    fn record(&self, verdict: &'static str, code: &'static str, reason: String) -> Record {
+    fn record(
+        &self,
+        verdict: &'static str,
+        code: &'static str,
+        reason: Cow<'static, str>,
+    ) -> Record {
         Record {
             time: audit::now(),
-            event: self.event.clone(),
-            bottle: self.bottle.clone(),
+            event: Arc::clone(&self.event),
+            bottle: Arc::clone(&self.bottle),
             verdict,
             code,
-            reason: audit::printable(reason.as_bytes()),
+            reason,
             rule: None,
             location: None,
             via: Vec::new(),
             context: None,
-            host: self.host.clone(),
+            host: Arc::clone(&self.host),
             port: Some(self.port),
             scheme: Some(self.scheme.as_str()),
-            method: self.method.clone(),
-            path: self.path.clone(),
+            method: Arc::clone(&self.method),
+            path: Arc::clone(&self.path),
             status: 0,
             request_bytes: self.request_bytes,
             asks: Vec::new(),
             by: None,
             until: None,
-            policy: self.policy.clone(),
+            policy: Arc::clone(&self.policy),
         }
     }
 
     /// A finding as an operator may see it: a record of this request, without a verdict yet.
     pub fn question(&self, finding: &Finding) -> Record {
-        let mut record = self.record("wait", "wait", finding.reason());
+        let mut record = self.record("wait", "wait", printable(&finding.reason()));
         fill(&mut record, &self.all, finding);
         record
     }
+}
+
+/// A reason fit for a log.
+fn printable(reason: &str) -> Cow<'static, str> {
+    audit::printable(reason.as_bytes()).into()
 }
 
 fn fill(record: &mut Record, all: &Judge, finding: &Finding) {

@@ -145,7 +145,7 @@ async fn serve(path: &Path, file: &File) -> Result<(), RunError> {
         listen: listeners.iter().map(Listener::describe).collect(),
         interceptor: interceptor.as_ref().map(Listener::describe),
         ca_certificate: &file.ca.certificate,
-        policy: sidecar.ruling().policy.hash().to_owned(),
+        policy: sidecar.ruling().policy.hash().to_string(),
         control: control.as_ref().map(|(_, listener)| listener.describe()),
     };
     let room = Arc::new(Semaphore::new(descriptors::connections()));
@@ -199,7 +199,7 @@ pub(crate) fn reload(sidecar: &Sidecar, path: &Path) -> Result<(), ConfigError> 
             if let Some(desk) = &sidecar.desk {
                 desk.reloaded(policy);
             }
-            tracing::warn!(policy, "the policy was reloaded");
+            tracing::warn!(policy = &**policy, "the policy was reloaded");
         }
         Err(error) => {
             tracing::error!(%error, "the new policy is bad; the last good one stays in force");

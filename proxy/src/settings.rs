@@ -97,7 +97,7 @@ impl Listen {
 /// What holds from start to stop.
 #[derive(Debug)]
 pub struct Fixed {
-    pub bottle: String,
+    pub bottle: Arc<str>,
     pub listen: Vec<Listen>,
     pub interceptor: Option<interceptor::Setting>,
     /// `None`: everyone is let in.
@@ -156,7 +156,7 @@ impl Fixed {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            bottle: file.bottle.clone(),
+            bottle: file.bottle.as_str().into(),
             listen,
             interceptor: file
                 .interceptor

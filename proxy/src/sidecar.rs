@@ -194,7 +194,7 @@ impl Sidecar {
         for record in entry.refusal(refusal) {
             self.log(entry.log, &record);
             if self.audit.record(record).await.is_err() {
-                tracing::error!(event = entry.event, "a refusal could not be recorded");
+                tracing::error!(event = &*entry.event, "a refusal could not be recorded");
                 return;
             }
         }
@@ -255,13 +255,13 @@ impl Sidecar {
             );
         }
         tracing::info!(
-            event = record.event,
+            event = &*record.event,
             verdict = record.verdict,
             code = record.code,
-            reason = record.reason,
-            host = record.host,
-            method = record.method,
-            path = record.path,
+            reason = &*record.reason,
+            host = &*record.host,
+            method = &*record.method,
+            path = &*record.path,
             "verdict"
         );
     }

@@ -10,7 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::Record;
@@ -27,20 +27,21 @@ pub(super) fn hash(line: &[u8]) -> Hash {
     Sha256::digest(line).into()
 }
 
-/// In lower case. A record has three of these, so it is no format string.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    push_hex(&mut text, bytes);
-    text
+/// In lower case.
+pub(super) fn hex(hash: &Hash) -> String {
+    let digits: [u8; 64] = digits(hash);
+    digits.iter().copied().map(char::from).collect()
 }
 
-pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
-    let digit = |half: u8| char::from(half + if half < 10 { b'0' } else { b'a' - 10 });
-    text.extend(
-        bytes
-            .iter()
-            .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]),
-    );
+/// Two for each byte. A record has three of these, so it is no format string.
+pub(super) fn digits<const N: usize, const D: usize>(bytes: &[u8; N]) -> [u8; D] {
+    const { assert!(D == 2 * N) };
+    let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
+    let mut digits = [0; D];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    digits
 }
 
 pub(super) fn head_path(log: &Path) -> PathBuf {
@@ -56,12 +57,13 @@ pub(super) struct Link {
     pub(super) prev: String,
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    seq: u64,
-    prev: String,
-    #[serde(flatten)]
-    record: &'a Record,
+/// Begins the line that follows `last`.
+fn link(line: &mut Vec<u8>, last: Head) -> io::Result<()> {
+    write!(line, "{{\"seq\":{},\"prev\":\"", last.seq + 1)?;
+    let prev: [u8; 64] = digits(&last.hash);
+    line.extend_from_slice(&prev);
+    line.push(b'"');
+    Ok(())
 }
 
 /// The number and the hash of a log's last line.
@@ -191,12 +193,13 @@ impl Chain {
         let mut last = self.last;
         for record in records {
             let start = batch.len();
-            let line = Line {
-                seq: last.seq + 1,
-                prev: hex(&last.hash),
-                record,
-            };
-            serde_json::to_writer(&mut batch, &line)?;
+            link(&mut batch, last)?;
+            // One object: the record's first brace gives way to the comma.
+            let brace = batch.len();
+            serde_json::to_writer(&mut batch, record)?;
+            if let Some(byte) = batch.get_mut(brace) {
+                *byte = b',';
+            }
             last = Head {
                 seq: last.seq + 1,
                 hash: hash(batch.get(start..).unwrap_or_default()),

@@ -7,11 +7,12 @@
 mod chain;
 pub mod verify;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -35,13 +36,13 @@ const MAX_TEXT: usize = 512;
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Record {
     pub time: String,
-    pub event: String,
-    pub bottle: String,
+    pub event: Arc<str>,
+    pub bottle: Arc<str>,
     /// Of a request: `allow`, `approved`, `redact`, `block`, `refuse`, `error`, `warn`. Of an operator: `approve`,
     /// `reject`, `revoke`. Of the sidecar: `start`, `reload`, `stop`, `gap`.
     pub verdict: &'static str,
     pub code: &'static str,
-    pub reason: String,
+    pub reason: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,16 +51,16 @@ pub struct Record {
     pub via: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub host: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub host: Arc<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheme: Option<&'static str>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub method: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub path: String,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub method: Arc<str>,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub path: Arc<str>,
     /// Of our own answer; 0, and not written, where the origin answers.
     #[serde(skip_serializing_if = "is_zero")]
     pub status: u16,
@@ -74,7 +75,7 @@ pub struct Record {
     /// What the decision holds for beyond the request that waited, and until when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    pub policy: String,
+    pub policy: Arc<str>,
 }
 
 impl Record {
@@ -83,14 +84,18 @@ impl Record {
         Self {
             time: now(),
             event: event_id(),
-            bottle: bottle.to_owned(),
+            bottle: bottle.into(),
             verdict,
             code: verdict,
-            reason: printable(reason.as_bytes()),
-            policy: policy.to_owned(),
+            reason: printable(reason.as_bytes()).into(),
+            policy: policy.into(),
             ..Self::default()
         }
     }
+}
+
+fn is_empty(text: &Arc<str>) -> bool {
+    text.is_empty()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -279,7 +284,7 @@ impl Shared {
                 writer.gap
             );
             let first = records.first();
-            let (bottle, policy) = first.map_or(("", ""), |own| (&own.bottle, &own.policy));
+            let (bottle, policy) = first.map_or(("", ""), |own| (&*own.bottle, &*own.policy));
             Record::of_sidecar(bottle, "gap", &words, policy)
         });
         let written = writer.chain.append(gap.iter().chain(records));
@@ -373,8 +378,14 @@ thread_local! {
     static RANDOM: RefCell<([u8; ID * 32], usize)> = const { RefCell::new(([0; ID * 32], 0)) };
 }
 
+/// Of a field that is not known: one for all, since a record of each request has some.
+pub fn no_text() -> Arc<str> {
+    static NONE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
+    Arc::clone(&NONE)
+}
+
 /// An identifier such as `evt_5f0c…`, 80 random bits.
-pub fn event_id() -> String {
+pub fn event_id() -> Arc<str> {
     let random: [u8; ID] = RANDOM.with_borrow_mut(|(random, left)| {
         if *left < ID {
             if getrandom::fill(random).is_err() {
@@ -386,14 +397,39 @@ pub fn event_id() -> String {
         let rest = random.get(*left..).unwrap_or_default();
         rest.first_chunk().copied().unwrap_or_default()
     });
-    let mut id = String::with_capacity(4 + 2 * ID);
-    id.push_str("evt_");
-    chain::push_hex(&mut id, &random);
-    id
+    let mut id = *b"evt_....................";
+    let digits: [u8; 2 * ID] = chain::digits(&random);
+    if let Some(place) = id.last_chunk_mut() {
+        *place = digits;
+    }
+    std::str::from_utf8(&id).unwrap_or_default().into()
 }
 
+thread_local! {
+    /// A second since the epoch, and its text up to there: `2026-11-26T02:22:07`.
+    static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+}
+
+/// In UTC, with nine digits of the second, so that texts of two times sort as the times do.
 pub fn now() -> String {
-    jiff::Timestamp::now().to_string()
+    let now = jiff::Timestamp::now();
+    let (second, fraction) = (now.as_second(), now.subsec_nanosecond().unsigned_abs());
+    SECOND.with_borrow_mut(|(last, text)| {
+        if *last != second {
+            *last = second;
+            *text = now.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        }
+        let mut digits = *b".000000000Z";
+        let mut left = fraction;
+        for digit in digits.iter_mut().skip(1).take(9).rev() {
+            *digit += (left % 10) as u8;
+            left /= 10;
+        }
+        let mut time = String::with_capacity(text.len() + digits.len());
+        time.push_str(text);
+        time.push_str(std::str::from_utf8(&digits).unwrap_or_default());
+        time
+    })
 }
 
 /// Makes text of the agent's fit for a log or a terminal: control and direction characters escaped, cut to size.
@@ -430,6 +466,30 @@ mod tests {
         assert_eq!(printable(b"a\x1b[31m\r\nb"), "a\\u{1b}[31m\\u{d}\\u{a}b");
         assert_eq!(printable("a\u{202e}b".as_bytes()), "a\\u{202e}b");
         assert_eq!(printable(&vec![b'a'; 600]).chars().count(), MAX_TEXT + 1);
+    }
+
+    #[test]
+    fn times_are_those_of_a_clock() {
+        let mut last = String::new();
+        for _ in 0..1000 {
+            let text = now();
+            let time: jiff::Timestamp = text.parse().unwrap();
+            let late = jiff::Timestamp::now().duration_since(time);
+            assert!(late.as_secs() == 0 && !late.is_negative(), "{text}");
+            assert_eq!(text.len(), 30, "{text}");
+            assert!(text >= last, "{last}, then {text}");
+            last = text;
+        }
+    }
+
+    #[test]
+    fn identifiers_are_of_their_shape_and_differ() {
+        let ids: std::collections::BTreeSet<_> = (0..1000).map(|_| event_id()).collect();
+        assert_eq!(ids.len(), 1000);
+        for id in ids {
+            let digits = id.strip_prefix("evt_").unwrap();
+            assert!(digits.len() == 20 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        }
     }
 
     #[tokio::test]

@@ -273,7 +273,7 @@ async fn decide(
         Verdict::Reject => ("reject", "reject"),
     };
     if !reason.is_empty() {
-        record.reason = format!("{}: {reason}", record.reason);
+        record.reason = format!("{}: {reason}", record.reason).into();
     }
     record.asks = vec![ask.id.clone()];
     record.by = Some(by);
@@ -281,7 +281,7 @@ async fn decide(
         .and_then(|lasting| jiff::SignedDuration::try_from(lasting).ok())
         .and_then(|lasting| jiff::Timestamp::now().checked_add(lasting).ok());
     record.until = until.map(|until| until.to_string());
-    record.policy = sidecar.ruling().policy.hash().to_owned();
+    record.policy = Arc::clone(sidecar.ruling().policy.hash());
     sidecar
         .write(vec![record])
         .await

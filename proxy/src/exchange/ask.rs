@@ -57,7 +57,8 @@ impl Exchange<'_> {
                 return Err(not(Why::Place, found));
             };
             text = clean;
-            round = blocking(&inspect::head(scanner, all, host, &text));
+            let joined = inspect::joined(host, &text);
+            round = blocking(&inspect::head(scanner, all, host, &text, &joined));
             if round.is_empty() {
                 let whole = whole_head(head);
                 return self.ask(desk, route, found, &whole);

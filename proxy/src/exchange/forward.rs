@@ -1,5 +1,7 @@
 //! Sends a request that was judged to its origin, once more where that is safe, and gives the connection back.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::relay::Relayed;
@@ -64,7 +66,7 @@ impl Exchange<'_> {
 
     pub(super) fn route_key(&self, route: &Route) -> RouteKey {
         RouteKey {
-            policy: self.ruling.policy.hash().to_owned(),
+            policy: Arc::clone(self.ruling.policy.hash()),
             index: route.index,
         }
     }

@@ -23,9 +23,11 @@ impl Exchange<'_> {
         let mut found = Found::new();
         // What an operator approved is meant to leave too.
         let approved = self.entry.approved_values();
-        pieces.find_in_head(head, own.map(Credential::name), &approved, &mut found);
-        // What the scanner remembers has none.
-        if !self.ruling.scanners.of(route.detectors).knows(body) {
+        if !self.head_is_known {
+            pieces.find_in_head(head, own.map(Credential::name), &approved, &mut found);
+        }
+        // What the scanner remembers has none; what it has just read it may remember now.
+        if !self.body_is_known && !self.ruling.scanners.of(route.detectors).knows(body) {
             // Which takes a hundredth of what a scan does.
             super::aside(body.len() / 16, || {
                 pieces.find_beside(body, &approved, &mut found);

@@ -39,6 +39,8 @@ impl<'a> Exchange<'a> {
             room: None,
             switching: self.switching,
             place: None,
+            head_is_known: self.head_is_known,
+            body_is_known: false,
         }
     }
 

@@ -148,6 +148,10 @@ pub struct Exchange<'a> {
     switching: bool,
     /// What is judged, where it is not a body.
     place: Option<Location>,
+    /// The head came before, and has neither a finding nor a short piece of a secret.
+    head_is_known: bool,
+    /// So has the body that was held.
+    body_is_known: bool,
 }
 
 impl std::fmt::Debug for Exchange<'_> {
@@ -172,6 +176,8 @@ impl<'a> Exchange<'a> {
             room: None,
             switching: false,
             place: None,
+            head_is_known: false,
+            body_is_known: false,
         }
     }
 
@@ -204,7 +210,12 @@ impl<'a> Exchange<'a> {
         let route = self.admit(ruling, &head)?;
         let scanner = ruling.scanners.of(route.detectors);
 
-        let findings = inspect::head(scanner, ruling.scanners.all(), host, &head);
+        let joined = inspect::joined(host, &head);
+        if scanner.knows_head(&joined) {
+            self.head_is_known = true;
+            return Ok((route, head, Vec::new()));
+        }
+        let findings = inspect::head(scanner, ruling.scanners.all(), host, &head, &joined);
         if findings.iter().any(|finding| finding.structural) {
             return Err(Refusal {
                 cause: Cause::Structural,
@@ -370,7 +381,8 @@ impl<'a> Exchange<'a> {
         let scanner = self.ruling.scanners.of(route.detectors);
         let clean = inspect::redact_head(scanner, findings, head)
             .ok_or_else(|| blocked(Cause::Unredactable))?;
-        if inspect::head(scanner, self.ruling.scanners.all(), host, &clean)
+        let joined = inspect::joined(host, &clean);
+        if inspect::head(scanner, self.ruling.scanners.all(), host, &clean, &joined)
             .iter()
             .any(inspect::blocks)
         {
@@ -448,6 +460,7 @@ impl<'a> Exchange<'a> {
         }
         let scanner = self.ruling.scanners.of(route.detectors);
         if codings.is_plain() && scanner.knows(&body) {
+            self.body_is_known = true;
             return Ok(body);
         }
         let judged = match route.max_request_bytes {

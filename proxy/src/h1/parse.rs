@@ -1,5 +1,8 @@
 //! From bytes to heads. Every ambiguity is a [`Malformed`], named.
 
+use std::mem::MaybeUninit;
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 
@@ -81,9 +84,9 @@ pub fn request(buf: &mut BytesMut) -> Result<Option<Request>, Malformed> {
     let Some(head) = take_head(buf)? else {
         return Ok(None);
     };
-    let mut fields = [httparse::EMPTY_HEADER; limits::HEADERS];
-    let mut parsed = httparse::Request::new(&mut fields);
-    match parsed.parse(&head) {
+    let mut fields = [const { MaybeUninit::uninit() }; limits::HEADERS];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(&head, &mut fields) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(Malformed::Syntax("the head is incomplete")),
         Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooMany),
@@ -139,9 +142,10 @@ pub fn response(buf: &mut BytesMut, to: &Method) -> Result<Option<Response>, Mal
     let Some(head) = take_head(buf)? else {
         return Ok(None);
     };
-    let mut fields = [httparse::EMPTY_HEADER; limits::HEADERS];
-    let mut parsed = httparse::Response::new(&mut fields);
-    match parsed.parse(&head) {
+    let mut fields = [const { MaybeUninit::uninit() }; limits::HEADERS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut parsed, &head, &mut fields) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(Malformed::Syntax("the head is incomplete")),
         Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooMany),
@@ -184,6 +188,10 @@ pub fn trailers(section: Bytes) -> Result<Headers, Malformed> {
     }
 }
 
+/// Of a head. To prepare such a search takes longer than to make it.
+static END: LazyLock<memchr::memmem::Finder<'static>> =
+    LazyLock::new(|| memchr::memmem::Finder::new(b"\r\n\r\n"));
+
 fn take_head(buf: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
     if buf
         .first()
@@ -194,7 +202,7 @@ fn take_head(buf: &mut BytesMut) -> Result<Option<Bytes>, Malformed> {
     let window = buf
         .get(..buf.len().min(limits::HEAD_BYTES + 4))
         .unwrap_or_default();
-    let Some(end) = memchr::memmem::find(window, b"\r\n\r\n") else {
+    let Some(end) = END.find(window) else {
         if buf.len() >= limits::HEAD_BYTES {
             return Err(Malformed::TooLarge);
         }

@@ -76,7 +76,7 @@ impl Policy {
         let canonical = serde_json::to_vec(egress).unwrap_or_default();
         Ok(Self {
             routes,
-            hash: short_hash(&canonical),
+            hash: short_hash(&canonical).into(),
         })
     }
 

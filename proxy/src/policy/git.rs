@@ -10,6 +10,9 @@ pub enum Service {
 
 /// The git service that a target names, however it is escaped; push where both are named.
 pub(super) fn service(target: &[u8]) -> Option<Service> {
+    if !may_name_one(target) {
+        return None;
+    }
     let text = unescaped(target);
     let (path, query) = match text.iter().position(|byte| *byte == b'?') {
         Some(at) => text.split_at(at),
@@ -41,6 +44,14 @@ pub(super) fn service(target: &[u8]) -> Option<Service> {
         return Some(Service::Fetch);
     }
     None
+}
+
+/// Each service's name has a hyphen, or `info`, and what is escaped may have either.
+fn may_name_one(target: &[u8]) -> bool {
+    target.iter().any(|byte| matches!(byte, b'-' | b'%'))
+        || target
+            .windows(4)
+            .any(|four| four.eq_ignore_ascii_case(b"info"))
 }
 
 /// Lower case, percent escapes undone until none is left to undo (a server may decode more than once).

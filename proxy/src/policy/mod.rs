@@ -22,7 +22,7 @@ use crate::message::Headers;
 #[derive(Debug)]
 pub struct Policy {
     routes: Vec<Route>,
-    hash: String,
+    hash: Arc<str>,
 }
 
 /// One route, compiled.
@@ -109,7 +109,7 @@ impl Policy {
     }
 
     /// Stands in every audit record: the first 16 hex digits of SHA-256 over the section's canonical JSON.
-    pub fn hash(&self) -> &str {
+    pub fn hash(&self) -> &Arc<str> {
         &self.hash
     }
 

@@ -257,7 +257,7 @@ impl Desk {
         let of_event: Vec<&Ask> = state
             .asks
             .iter()
-            .filter(|ask| ask.record.event == id)
+            .filter(|ask| *ask.record.event == *id)
             .collect();
         match of_event.as_slice() {
             [] => Err(DeskError::Unknown(crate::audit::printable(id.as_bytes()))),
@@ -287,7 +287,7 @@ impl Desk {
         let mut state = self.state();
         match answer.lasting {
             Some(lasting) => {
-                let host = ask.record.host.clone();
+                let host = ask.record.host.to_string();
                 state.decisions.put(
                     ask.scope.clone(),
                     decision.clone(),
@@ -417,19 +417,19 @@ impl Ask {
                 Some(Missed::NoRoom) => "no-room",
                 Some(Missed::Ended) => "ended",
             },
-            event: record.event.clone(),
-            bottle: record.bottle.clone(),
+            event: record.event.to_string(),
+            bottle: record.bottle.to_string(),
             credential: credential(record),
             rule: record.rule.unwrap_or_default().to_owned(),
             location: record.location.clone().unwrap_or_default(),
             via: record.via.clone(),
             context: record.context.clone(),
             value: self.scope.short(),
-            method: record.method.clone(),
+            method: record.method.to_string(),
             scheme: record.scheme.unwrap_or_default().to_owned(),
-            host: record.host.clone(),
+            host: record.host.to_string(),
             port: record.port,
-            path: record.path.clone(),
+            path: record.path.to_string(),
             request_bytes: record.request_bytes,
             asked: self.asked.to_string(),
             until: self.until.to_string(),
@@ -445,7 +445,7 @@ impl Ask {
 fn credential(record: &Record) -> String {
     match record.reason.rsplit_once(" found in ") {
         Some((credential, _)) => credential.to_owned(),
-        None => record.reason.clone(),
+        None => record.reason.to_string(),
     }
 }
 

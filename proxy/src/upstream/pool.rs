@@ -25,7 +25,7 @@ use crate::verdict::Cause;
 /// credential is never used for another's: some origins remember on a connection who spoke on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteKey {
-    pub policy: String,
+    pub policy: Arc<str>,
     pub index: usize,
 }
 
