@@ -10,20 +10,22 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::origin::{println, runtime, server_config};
+use fixtures::pki::Minter;
+
+use super::origin::{println, runtime};
 
 /// Of a read, and of what TLS holds of what was written.
 const BUFFER: usize = 64 * 1024;
 
-/// Arguments: a certificate for every host, its key, the origin's authority, the origin's port, and the protocol that is
+/// Arguments: where to write its own authority, the origin's authority, the origin's port, and the protocol that is
 /// spoken on both sides. Prints its port.
 pub fn main(arguments: &[OsString]) {
-    let [certificate, key, authority, port, protocol] = arguments else {
-        panic!("a certificate, a key, an authority, a port and a protocol");
+    let [own, authority, port, protocol] = arguments else {
+        panic!("its own authority, the origin's, a port and a protocol");
     };
     let protocol = protocol.to_str().expect("a protocol");
-    let server = server_config(Path::new(certificate), Path::new(key), protocol);
-    let acceptor = TlsAcceptor::from(server);
+    let minter = Arc::new(Minter::new(&[protocol.as_bytes()]));
+    std::fs::write(own, minter.pki().ca_pem()).expect("its authority can be written");
     let connector = TlsConnector::from(client_config(Path::new(authority), protocol));
     let origin: u16 = port
         .to_str()
@@ -36,10 +38,10 @@ pub fn main(arguments: &[OsString]) {
             let Ok((stream, _)) = listener.accept().await else {
                 continue;
             };
-            let (acceptor, connector) = (acceptor.clone(), connector.clone());
+            let (minter, connector) = (Arc::clone(&minter), connector.clone());
             tokio::spawn(async move {
                 // Whoever goes away in the midst of it is counted by the load.
-                let _gone = serve(stream, &acceptor, &connector, origin).await;
+                let _gone = serve(stream, &minter, &connector, origin).await;
             });
         }
     });
@@ -63,7 +65,7 @@ pub fn client_config(authority: &Path, protocol: &str) -> Arc<rustls::ClientConf
 
 async fn serve(
     mut stream: TcpStream,
-    acceptor: &TlsAcceptor,
+    minter: &Minter,
     connector: &TlsConnector,
     origin: u16,
 ) -> std::io::Result<()> {
@@ -76,6 +78,7 @@ async fn serve(
     }
     let text = String::from_utf8_lossy(&head);
     let host = text.split([' ', ':']).nth(1).unwrap_or_default().to_owned();
+    let acceptor = TlsAcceptor::from(minter.server_config(&host));
     let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
     let agent = async {
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;

@@ -5,8 +5,9 @@
 //! benches/peers/run        # the same beside all peers, which it builds and installs first
 //! ```
 //!
-//! The floor is what no proxy that ends TLS can be below: CONNECT, TLS on both sides, and the bytes copied unread, with
-//! one certificate that is made before it starts. Peers: hudsucker where `--hudsucker` names it, alone and with a plain
+//! The floor is what every proxy that ends TLS has to do: CONNECT, a certificate signed for each host, TLS on both sides, and
+//! the bytes copied unread. Peers: the same with another crypto library, where `--relay` names it; hudsucker where
+//! `--hudsucker` names it, alone and with a plain
 //! scan; squid, and mitmproxy with a plain scan, where they are found.
 //! Every proxy has one core to itself; the load and the origin have another. What counts is the CPU time of the
 //! proxy's processes, as a ratio to the floor's in the same run: a machine that does other things too makes a proxy
@@ -57,6 +58,9 @@ struct Arguments {
     /// Another build of the sidecar, in place of the one in this program.
     #[arg(long)]
     sidecar: Option<PathBuf>,
+    /// The relay on aws-lc-rs that `benches/peers` builds.
+    #[arg(long)]
+    relay: Option<PathBuf>,
     /// The program of hudsucker that `benches/peers` builds.
     #[arg(long)]
     hudsucker: Option<PathBuf>,
@@ -89,6 +93,7 @@ fn measure(arguments: &Arguments) {
     process::raise_descriptors();
     let mut lab = Lab::new(Programs {
         sidecar: arguments.sidecar.clone(),
+        relay: arguments.relay.clone(),
         hudsucker: arguments.hudsucker.clone(),
     });
     let systems = lab.systems(!arguments.no_peer);

@@ -38,6 +38,8 @@ pub enum System {
     Sidecar,
     /// With no detectors: what all the rest of it takes.
     Unscanned,
+    /// The floor with another crypto library.
+    Relay,
     Hudsucker,
     HudsuckerScan,
     Squid,
@@ -50,6 +52,7 @@ impl System {
             Self::Floor => "floor",
             Self::Sidecar => "sidecar",
             Self::Unscanned => "sidecar, detectors off",
+            Self::Relay => "relay on aws-lc-rs",
             Self::Hudsucker => "hudsucker",
             Self::HudsuckerScan => "hudsucker + plain scan",
             Self::Squid => "squid",
@@ -67,7 +70,8 @@ impl System {
 pub struct Programs {
     /// Another build of the sidecar.
     pub sidecar: Option<PathBuf>,
-    /// `benches/peers` builds it.
+    /// `benches/peers` builds these.
+    pub relay: Option<PathBuf>,
     pub hudsucker: Option<PathBuf>,
 }
 
@@ -133,6 +137,9 @@ impl Lab {
             peers && command.status().is_ok()
         };
         let mut systems = vec![System::Floor, System::Sidecar, System::Unscanned];
+        if peers && self.programs.relay.is_some() {
+            systems.push(System::Relay);
+        }
         if peers && self.programs.hudsucker.is_some() {
             systems.extend([System::Hudsucker, System::HudsuckerScan]);
         }
@@ -157,8 +164,11 @@ impl Lab {
             System::Floor => self.floor(port, protocol),
             System::Sidecar => self.sidecar(port, true),
             System::Unscanned => self.sidecar(port, false),
-            System::Hudsucker => self.hudsucker("relay", protocol),
-            System::HudsuckerScan => self.hudsucker("scan", protocol),
+            System::Relay => self.peer(self.programs.relay.as_ref(), &[], protocol),
+            System::Hudsucker => self.peer(self.programs.hudsucker.as_ref(), &["relay"], protocol),
+            System::HudsuckerScan => {
+                self.peer(self.programs.hudsucker.as_ref(), &["scan"], protocol)
+            }
             System::Squid => super::squid::start(self.squid.path(), &self.file("ca.pem"), HOSTS),
             System::Mitmproxy => self.mitmproxy(),
         };
@@ -188,26 +198,27 @@ impl Lab {
         let command = [
             std::env::current_exe().expect("this program").into(),
             FLOOR.into(),
-            self.file("server.pem"),
-            self.file("server.key"),
+            self.file("floor-ca.pem"),
             self.file("ca.pem"),
             port.to_string().into(),
             protocol.into(),
         ];
         let process = Process::start::<OsString>(&command, &[], true);
         let own = process.address();
-        (process, own, self.dir.path().join("ca.pem"))
+        (process, own, self.dir.path().join("floor-ca.pem"))
     }
 
-    fn hudsucker(&self, mode: &str, protocol: &str) -> (Process, SocketAddr, PathBuf) {
-        let program = self.programs.hudsucker.as_ref().expect("its program");
-        let own = self.dir.path().join("hudsucker-ca.pem");
-        let mut command: Vec<OsString> = vec![
-            program.into(),
-            mode.into(),
-            self.file("ca.pem"),
-            own.clone().into(),
-        ];
+    fn peer(
+        &self,
+        program: Option<&PathBuf>,
+        mode: &[&str],
+        protocol: &str,
+    ) -> (Process, SocketAddr, PathBuf) {
+        let program = program.expect("its program");
+        let own = self.dir.path().join("peer-ca.pem");
+        let mut command: Vec<OsString> = vec![program.into()];
+        command.extend(mode.iter().map(Into::into));
+        command.extend([self.file("ca.pem"), own.clone().into()]);
         if protocol == HTTP2 {
             command.push(protocol.into());
         }
