@@ -34,3 +34,4 @@ pub mod smol;
 pub mod state;
 pub mod undo;
 pub mod user;
+pub mod vm;

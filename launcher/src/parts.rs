@@ -15,6 +15,8 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::vm;
+
 /// Where they lie in a container.
 pub const DIRECTORY: &str = "/bot-bottle";
 const LAUNCHER: &str = "launcher";
@@ -55,7 +57,8 @@ struct Stamp {
 
 impl Parts {
     pub fn own() -> io::Result<Self> {
-        let executable = PathBuf::from("/proc/self/exe");
+        let executable =
+            vm::linux::executable().map_err(|missing| io::Error::other(missing.to_string()))?;
         let mut files = vec![(LAUNCHER.to_owned(), executable.clone())];
         let loader = interpreter(&executable)?;
         if let Some(loader) = &loader {
@@ -254,7 +257,7 @@ fn parse_list(text: &str) -> io::Result<Vec<(String, PathBuf)>> {
 }
 
 /// `PT_INTERP` of an ELF file; `None` where it is static. The layout is that of elf(5), 64 bits, little endian.
-fn interpreter(path: &Path) -> io::Result<Option<PathBuf>> {
+pub fn interpreter(path: &Path) -> io::Result<Option<PathBuf>> {
     const PT_INTERP: u32 = 3;
     let mut file = File::open(path)?;
     let mut header = [0u8; 64];

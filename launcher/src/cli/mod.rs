@@ -26,7 +26,7 @@ use crate::operator::OperatorError;
 use crate::plan::PlanError;
 use crate::session::SessionError;
 use crate::state::{NameError, StateError};
-use crate::{demo, guest, local, sidecar, smol};
+use crate::{demo, guest, local, sidecar, smol, vm};
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or manifest, 3 preflight, 4 boundary not confirmed, \
 5 teardown incomplete, 10 findings; otherwise the agent's own.";
@@ -230,7 +230,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::MachineRun { number } => return guest::program::run(number),
         Command::MachineBecome { number } => return guest::program::r#become(number),
         Command::MachineWatchdog { note } => return smol::sweep::watchdog(&note),
-        Command::Tether { arguments } => return smol::tether::main(&arguments),
+        Command::Tether { arguments } => return vm::tether::main(&arguments),
         // Its exit code for findings is the user's to choose, so it is not one of `Exit`.
         Command::Scan(arguments) => return proxy::scan::main(&arguments),
         Command::VerifyAudit { file } => {

@@ -1,12 +1,13 @@
 //! What a machine's row must say, and must not, before the machine is started and after.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
 use super::row::RowError;
 use crate::state::PROXY_PORT;
+use crate::vm::share::Share;
 
 /// What means "the sidecar" when the guest of a machine with an interceptor dials it: a documentation address (RFC
 /// 5737). It is nobody's, so that even without the interceptor it leads nowhere.
@@ -16,14 +17,6 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(100, 96, 0, 1);
 
 /// Of a row: no start without an interceptor.
 const INTERCEPTOR: &str = "external_interceptor_required";
-
-/// A host's directory in the guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Share {
-    pub host: PathBuf,
-    pub guest: String,
-    pub read_only: bool,
-}
 
 /// The one way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,12 +214,6 @@ impl Demand {
         }
         Ok(())
     }
-}
-
-/// Whether a path can be told to smolvm at all: its arguments are `HOST:GUEST`.
-pub fn is_tellable(path: &Path) -> bool {
-    path.to_str()
-        .is_some_and(|text| !text.contains([':', ',', '\n']))
 }
 
 pub(super) fn differs(machine: &str, key: &str, found: &Value, wanted: &str) -> RowError {

@@ -8,7 +8,7 @@ use data_encoding::HEXLOWER;
 use proxy::secrets::Secret;
 use serde_json::{Value, json};
 
-use super::demand::{Demand, Moment, SIDECAR, Share, Way};
+use super::demand::{Demand, Moment, SIDECAR, Way};
 use super::lock::{Done, force_allowlist};
 use super::note::Note;
 use super::program::{CallError, Caller, Failure, Smolvm, patience};
@@ -19,10 +19,8 @@ use crate::backend::BackendError;
 use crate::owner::Owner;
 use crate::state::Slug;
 use crate::undo::UndoStack;
+use crate::vm::{self, share::Share};
 
-/// Of the host's memory, in MiB; only what the guest touches is taken.
-const MEMORY: (u64, u64) = (512, 8192);
-const MAX_CPUS: usize = 8;
 /// A first start unpacks the image.
 const START: u32 = 2;
 
@@ -148,8 +146,8 @@ fn create(smolvm: &Smolvm, order: &Order<'_>, name: &str, nothing: String) -> Ve
             option("--label", format!("{key}={value}"));
         }
     }
-    option("--cpus", cpus().to_string());
-    option("--mem", memory().to_string());
+    option("--cpus", vm::cpus().to_string());
+    option("--mem", vm::memory().to_string());
     option("--image", order.image.display().to_string());
     for share in &order.shares {
         let mode = if share.read_only { ":ro" } else { "" };
@@ -184,22 +182,6 @@ fn nothing() -> std::io::Result<String> {
     let mut random = [0; 20];
     getrandom::fill(&mut random).map_err(std::io::Error::other)?;
     Ok(format!("{}.invalid", HEXLOWER.encode(&random)))
-}
-
-fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(2, |cores| cores.get().min(MAX_CPUS))
-}
-
-/// Half of the host's.
-fn memory() -> u64 {
-    let (least, most) = MEMORY;
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok())
-        .map_or(most, |kilobytes| kilobytes / 1024);
-    (total / 2).clamp(least, most)
 }
 
 impl Machine {

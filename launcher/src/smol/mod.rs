@@ -16,9 +16,7 @@
 //! `channel` says which of them are used, and how.
 
 mod channel;
-mod client;
 mod demand;
-mod image;
 mod kvm;
 mod listeners;
 mod lock;
@@ -30,21 +28,17 @@ mod program;
 mod remove;
 mod row;
 pub mod sweep;
-pub mod tether;
-mod version;
+pub mod version;
 #[cfg(test)]
 mod wrong_states;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use data_encoding::HEXLOWER;
 use proxy::secrets::Secret;
 use rustix::process::Signal;
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 
 pub use channel::Kind as ChannelKind;
 pub use program::{Smolvm, reach};
@@ -54,30 +48,24 @@ use crate::backend::claim::Claim;
 use crate::backend::{
     Agent, Backend, BackendError, Bottle, Channel, Missing, Proof, Streams, Terminal,
 };
-use crate::environment;
 use crate::exit::Exit;
 use crate::guest::SOCKET;
-use crate::guest::machine::{self as guest, Briefing};
-use crate::guest::probe::{CHECKS, Network, Task};
-use crate::local::etc::gitconfig;
+use crate::guest::machine as guest;
+use crate::guest::probe::{Network, Task};
 use crate::owner::Owner;
-use crate::parts::{DIRECTORY, Kept, Parts};
-use crate::plan::Program;
 use crate::sidecar::{INTERCEPTOR_TOKEN, Sidecar, SidecarError, SidecarStart};
 use crate::state::{BottleDir, PROXY_PORT};
 use crate::undo::UndoStack;
 use crate::user::User;
-use client::{Init, Io, Running};
-use demand::{SIDECAR, Share, Way};
+use crate::vm::inside::{First, Guest, Inside};
+use crate::vm::{self, share};
+use demand::{SIDECAR, Way};
 use machine::Machine;
 
 /// An address of the host's own that nothing outside reaches, for the channel `cidr`.
 pub const ADDRESS_VARIABLE: &str = "BOT_BOTTLE_SMOLVM_ADDRESS";
 /// Where smolvm hands a guest's connections over, on the bottle's alias.
 pub const INTERCEPTOR_PORT: u16 = 9098;
-/// The probe's number, and the agent's.
-const PROBE: u32 = 1;
-const AGENT: u32 = 2;
 
 /// What can be known of this host without starting anything.
 pub fn preflight() -> Result<Smolvm, Vec<Missing>> {
@@ -90,6 +78,7 @@ pub fn preflight() -> Result<Smolvm, Vec<Missing>> {
     }
     let smolvm = reach().map_err(|more| missing.extend(more)).ok();
     missing.extend(platform::hypervisor());
+    missing.extend(vm::linux::missing());
     if let Some(smolvm) = &smolvm
         && smolvm.channel == ChannelKind::Cidr
         && let Err(lack) = address()
@@ -136,19 +125,7 @@ pub struct SmolMachines {
     /// Of the channel `interceptor`, once there is a sidecar that knows it.
     token: Option<Secret>,
     claim: Claim,
-    inside: Option<Inside>,
-}
-
-#[derive(Debug)]
-struct Inside {
-    machine: Machine,
-    init: Init,
-    command: Vec<String>,
-    user: User,
-    workspace: PathBuf,
-    /// The image's own environment.
-    env: Vec<String>,
-    agent: Option<Running>,
+    inside: Option<(Machine, Inside)>,
 }
 
 impl SmolMachines {
@@ -169,7 +146,7 @@ impl SmolMachines {
             .map_err(|missing| BackendError::Missing(missing.clone()))
     }
 
-    fn inside(&mut self) -> Result<&mut Inside, BackendError> {
+    fn inside(&mut self) -> Result<&mut (Machine, Inside), BackendError> {
         self.inside
             .as_mut()
             .ok_or_else(|| BackendError::Gone("its machine was not started".into()))
@@ -271,14 +248,15 @@ impl Backend for SmolMachines {
             .ok_or_else(|| BackendError::Isolate("the plan names no image".into()))?;
         let user = User::of(plan.workspace.path())
             .map_err(|missing| BackendError::Missing(vec![missing]))?;
-        let kept = self.parts(&bottle.directory.path).await?;
-        let archive = image::provide(&image.image, &bottle.directory.path).await?;
+        let directory = &bottle.directory.path;
+        let kept = vm::inside::parts(&self.base, directory).await?;
+        let archive = vm::image::provide(&image.image, directory).await?;
         let way = self.way(bottle.directory, bottle.alias)?;
         let order = machine::Order {
             slug: &plan.slug,
             owner: &Owner::current()?,
             image: &archive.path,
-            shares: shares(bottle, &kept)?,
+            shares: share::all("smolvm", bottle, &kept)?,
             way: way.clone(),
             interceptor: self.token.clone().map(|token| machine::Interceptor {
                 listen: SocketAddrV4::new(bottle.alias, INTERCEPTOR_PORT),
@@ -287,50 +265,28 @@ impl Backend for SmolMachines {
             notes: &self.notes,
         };
         let machine = machine::start(&smolvm, &order, undo).await?;
+        let door = smolvm.caller.door(&machine.name);
         let command = kept.command();
-        let briefing = Briefing {
-            alias: bottle.alias,
-            port: PROXY_PORT,
+        let first = First {
+            line: door.exec(false, &command, &["__machine-init"]),
+            patience: machine::ready(),
+            again: true,
+        };
+        let guest = Guest {
+            bottle,
+            user,
             way: match way {
                 Way::Socket { .. } => guest::Way::Socket,
                 Way::Address(address) => guest::Way::Address(address),
                 Way::Interceptor => guest::Way::Address(SIDECAR),
             },
-            uid: user.uid,
-            gid: user.gid,
-            command: command.clone(),
-            certificate: std::fs::read_to_string(bottle.directory.certificate()).map_err(
-                |error| BackendError::Isolate(format!("read the sidecar's certificate: {error}")),
-            )?,
-            bundle: match crate::local::host_bundle() {
-                Some(path) => std::fs::read_to_string(path)?,
-                None => String::new(),
-            },
-            gitconfig: gitconfig(
-                plan.workspace.path(),
-                plan.git.name.as_deref(),
-                plan.git.email.as_deref(),
-            ),
-            workspace: plan.workspace.path().to_owned(),
-        };
-        let init = Init::start(
-            &smolvm.caller,
-            &machine.name,
-            &command,
-            &briefing,
-            machine::ready(),
-        )
-        .await
-        .map_err(|why| BackendError::Isolate(format!("the machine {}: {why}", machine.name)))?;
-        self.inside = Some(Inside {
-            machine,
-            init,
             command,
-            user,
-            workspace: plan.workspace.path().to_owned(),
             env: archive.env,
-            agent: None,
-        });
+        };
+        let inside = Inside::start(door, first, guest)
+            .await
+            .map_err(|why| BackendError::Isolate(format!("the machine {}: {why}", machine.name)))?;
+        self.inside = Some((machine, inside));
         Ok(())
     }
 
@@ -351,11 +307,11 @@ impl Backend for SmolMachines {
                 )));
             }
         }
-        let inside = self.inside()?;
-        let refused =
-            |why: String| BackendError::NotLocked(format!("the probe could not run: {why}"));
-        let canaries = Canaries::listen_beside(bottle.alias, own.map(|own| *own.ip()))
-            .map_err(|error| refused(error.to_string()))?;
+        let (machine, inside) = self.inside()?;
+        let canaries =
+            Canaries::listen_beside(bottle.alias, own.map(|own| *own.ip())).map_err(|error| {
+                BackendError::NotLocked(format!("the probe could not run: {error}"))
+            })?;
         let task = Task {
             alias: bottle.alias,
             port: PROXY_PORT,
@@ -370,28 +326,9 @@ impl Backend for SmolMachines {
             },
             hidden: bottle.hidden.clone(),
         };
-        let mut argv = inside.command.clone();
-        argv.push("__container-probe".into());
-        let said = inside
-            .run(&caller, PROBE, argv, Vec::new(), Io::piped())
-            .await
-            .map_err(|error| refused(error.to_string()))?
-            .converse(
-                &serde_json::to_vec(&task).map_err(io::Error::from)?,
-                program::patience(),
-            )
-            .await
-            .map_err(refused)?;
-        let mut checks: Vec<_> = serde_json::from_slice(&said)
-            .map_err(|error| refused(format!("its report cannot be read: {error}")))?;
-        checks.extend(
-            canaries
-                .complaints()
-                .map_err(|error| refused(error.to_string()))?,
-        );
-        let proof = Proof::new(checks, &CHECKS).map_err(BackendError::NotLocked)?;
+        let proof = inside.probe(&task, &canaries, program::patience()).await?;
         // Whoever has our user id can widen a machine that runs; so it is looked at last.
-        inside.machine.confirm(&caller).await?;
+        machine.confirm(&caller).await?;
         Ok(proof)
     }
 
@@ -400,163 +337,27 @@ impl Backend for SmolMachines {
         agent: &Agent,
         streams: Streams,
     ) -> Result<Option<Terminal>, BackendError> {
-        let caller = self.reached()?.caller.clone();
-        let inside = self.inside()?;
-        let argv = match &agent.program {
-            Program::Command(argv) => argv.clone(),
-            Program::Own(arguments) => {
-                let mut argv = inside.command.clone();
-                argv.extend(arguments.iter().cloned());
-                argv
-            }
-        };
-        let env = environment::over_image(&inside.env, &agent.env);
-        let start = |error: io::Error| BackendError::Start(error.to_string());
-        let (streams, terminal) = match streams {
-            Streams::Pipes {
-                stdin,
-                stdout,
-                stderr,
-            } => (Io::of(stdin, stdout, stderr), None),
-            Streams::Terminal => {
-                let (ours, theirs) = pair().map_err(start)?;
-                (Io::terminal(&theirs).map_err(start)?, Some(ours))
-            }
-        };
-        let running = inside
-            .run(&caller, AGENT, argv, env, streams)
-            .await
-            .map_err(start)?;
-        inside.agent = Some(running);
-        Ok(match terminal {
-            None => None,
-            Some(ours) => Some(Terminal {
-                input: ours.try_clone()?,
-                output: ours.try_clone()?,
-                resize: Box::new(move |size| {
-                    // smolvm's client passes it on. A wrong size is no reason to end a session.
-                    let _unchanged = tcsetwinsize(&ours, size);
-                }),
-            }),
-        })
+        self.inside()?.1.attach(agent, streams).await
     }
 
     async fn wait(&mut self) -> Result<Exit, BackendError> {
-        let agent = self
-            .inside()?
-            .agent
-            .as_mut()
-            .ok_or_else(|| BackendError::Gone("nothing was started".into()))?;
-        agent.ended().await.map_err(BackendError::Gone)
+        self.inside()?.1.wait().await
     }
 
     fn end(&mut self) {
-        if let Some(inside) = &self.inside {
-            inside.init.cut();
+        if let Some((_, inside)) = &self.inside {
+            inside.end();
         }
     }
 
     fn processes(&self) -> Vec<u32> {
         self.inside
             .iter()
-            .filter_map(|inside| inside.init.process())
+            .filter_map(|(_, inside)| inside.process())
             .collect()
     }
 
     fn signal(&mut self, signal: Signal) -> Result<(), BackendError> {
-        Ok(self.inside()?.init.signal(AGENT, signal)?)
+        self.inside()?.1.signal(signal)
     }
-}
-
-impl SmolMachines {
-    /// A copy of the launcher's parts that is this bottle's alone: its guest may be stronger than "read-only".
-    async fn parts(&self, bottle: &Path) -> Result<Kept, BackendError> {
-        let (base, own) = (self.base.clone(), bottle.join("parts"));
-        std::fs::create_dir_all(&base)?;
-        Ok(
-            tokio::task::spawn_blocking(move || Parts::own()?.keep(&base)?.copy_to(&own))
-                .await
-                .map_err(io::Error::other)??,
-        )
-    }
-}
-
-impl Inside {
-    async fn run(
-        &self,
-        caller: &program::Caller,
-        number: u32,
-        argv: Vec<String>,
-        env: Vec<(String, String)>,
-        streams: Io,
-    ) -> io::Result<Running> {
-        let program = guest::Program {
-            argv,
-            env,
-            directory: self.workspace.clone(),
-            uid: self.user.uid,
-            gid: self.user.gid,
-        };
-        self.init
-            .run(
-                caller,
-                &self.machine.name,
-                &self.command,
-                number,
-                program,
-                streams,
-            )
-            .await
-    }
-}
-
-/// The workspace, the launcher's parts, and what the bottle mounts.
-fn shares(bottle: &Bottle<'_>, kept: &Kept) -> Result<Vec<Share>, BackendError> {
-    let share = |host: &Path, guest: String, read_only| {
-        if demand::is_tellable(host) {
-            Ok(Share {
-                host: host.to_owned(),
-                guest,
-                read_only,
-            })
-        } else {
-            Err(BackendError::Isolate(format!(
-                "{} has a colon or a comma in it, which smolvm takes for the end of a path",
-                host.display()
-            )))
-        }
-    };
-    let same = |path: &Path| path.display().to_string();
-    let workspace = bottle.plan.workspace.path();
-    let mut all = vec![
-        share(&kept.directory, DIRECTORY.to_owned(), true)?,
-        share(workspace, same(workspace), false)?,
-    ];
-    for mount in &bottle.plan.mounts {
-        if !mount.path().is_dir() {
-            return Err(BackendError::Isolate(format!(
-                "the mount {} is a file, and a machine is shared directories only; name its directory",
-                mount.path().display()
-            )));
-        }
-        all.push(share(mount.path(), same(mount.path()), true)?);
-    }
-    Ok(all)
-}
-
-/// A terminal: our end, and the bottle's. It has our size from the start.
-fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let ours = openpt(flags)?;
-    grantpt(&ours)?;
-    unlockpt(&ours)?;
-    let theirs = ioctl_tiocgptpeer(&ours, flags)?;
-    let size = tcgetwinsize(io::stdout()).unwrap_or(Winsize {
-        ws_row: 24,
-        ws_col: 80,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    });
-    tcsetwinsize(&ours, size)?;
-    Ok((ours, theirs))
 }

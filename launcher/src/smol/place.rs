@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::platform;
+use crate::vm::call;
 
 /// smolvm's own variables that say where its parts lie. All others decide about networks and machines, and are not
 /// passed.
@@ -107,15 +108,8 @@ impl Place {
             .iter()
             .find(|(name, _)| *name == "PATH")
             .map(|(_, path)| path)?;
-        std::env::split_paths(path)
-            .filter(|directory| directory.is_absolute())
-            .map(|directory| directory.join("smolvm"))
-            .find(|candidate| is_executable(candidate))
+        call::find("smolvm", path)
     }
-}
-
-fn is_executable(path: &Path) -> bool {
-    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 #[cfg(test)]

@@ -1,38 +1,27 @@
-//! Calls of the program `smolvm`: each has a deadline and the whole of its environment from us, its output is read to
-//! the end (some versions panic when a pipe is closed), and calls that change something take turns.
+//! Calls of the program `smolvm` (`vm::call`). Those that change something take turns.
 //!
 //! A call runs on a thread of its own. A start that is interrupted drops the future that waits for it, not the call:
 //! the undo that comes next waits for its turn, and so finds what the call has made.
 
-use std::io::{self, Read};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use proxy::secrets::Secret;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
 use super::channel::{self, Kind};
 use super::place::Place;
 use super::version::{Offers, Version};
 use crate::backend::Missing;
-use crate::escape::Escaped;
-use crate::state::process::has_ended;
+use crate::vm::Door;
+use crate::vm::call::{self, QUESTION, Said};
 
 /// For one call. A first start unpacks the image in the guest and has twice as long, and is tried twice.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Seconds, instead of [`PATIENCE`].
 pub const PATIENCE_VARIABLE: &str = "BOT_BOTTLE_SMOLVM_TIMEOUT";
-/// For a question that changes nothing.
-const QUESTION: Duration = Duration::from_secs(20);
-const MAX_OUTPUT: usize = 4 * 1024 * 1024;
-/// For the last of a program's output, once it has ended.
-const LAST: Duration = Duration::from_secs(1);
-/// Of an error's text, for people.
-const MAX_SAID: usize = 600;
 
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
@@ -133,34 +122,6 @@ pub fn reach() -> Result<Smolvm, Vec<Missing>> {
         offers,
         channel,
     })
-}
-
-/// What a call said, and how it ended.
-#[derive(Debug)]
-pub struct Said {
-    /// Nothing where a signal ended it.
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
-}
-
-impl Said {
-    fn shown(&self) -> String {
-        let text = if self.err.trim().is_empty() {
-            &self.out
-        } else {
-            &self.err
-        };
-        let short: String = text.trim().chars().take(MAX_SAID).collect();
-        let short = short.replace('\n', "; ");
-        if short.is_empty() {
-            return match self.code {
-                Some(code) => format!("it ended with {code} and said nothing"),
-                None => "a signal ended it".into(),
-            };
-        }
-        Escaped(&short).to_string()
-    }
 }
 
 impl Caller {
@@ -269,29 +230,24 @@ impl Caller {
         })
     }
 
-    /// A call that goes on, for a program in a machine: dies with us, and has a terminal of ours or pipes.
-    pub fn attached(&self, arguments: &[&str], terminal: bool) -> Command {
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .arg("__tether")
-            .arg(std::process::id().to_string())
-            .arg(if terminal { "terminal" } else { "pipes" })
-            .arg(&self.program)
-            .args(arguments)
-            .env_clear()
-            .envs(self.place.environment())
-            .current_dir("/");
-        command
+    /// Into a machine, for programs of the guest's.
+    pub fn door(&self, machine: &str) -> Door {
+        Door {
+            engine: "smolvm",
+            program: self.program.clone(),
+            environment: self.place.environment(),
+            words: ["machine", "exec", "--name", machine, "-i"]
+                .map(str::to_owned)
+                .to_vec(),
+            terminal: "-t",
+            rest: vec!["--".into()],
+        }
     }
 }
 
 /// How long a call may take.
 pub fn patience() -> Duration {
-    std::env::var(PATIENCE_VARIABLE)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .filter(|seconds| (1..=3600).contains(seconds))
-        .map_or(PATIENCE, Duration::from_secs)
+    call::patience(PATIENCE_VARIABLE, PATIENCE)
 }
 
 /// As it says it for people, and as a code where it speaks JSON.
@@ -302,86 +258,17 @@ fn is_not_found(text: &str) -> bool {
 }
 
 fn run(
-    program: &PathBuf,
+    program: &Path,
     place: &Place,
     more: &[(&'static str, Secret)],
     arguments: &[&str],
     patience: Duration,
 ) -> io::Result<Said> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(place.environment())
-        .envs(more.iter().map(|(name, secret)| (name, secret.expose())))
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // The terminal's ^C is for the launcher.
-        .process_group(0)
-        .spawn()?;
-    let out = Drain::of(child.stdout.take())?;
-    let err = Drain::of(child.stderr.take())?;
-    let ended = wait(&mut child, patience)?;
-    if !ended {
-        child.kill()?;
-    }
-    let status = child.wait()?;
-    if !ended {
-        // Its readers end when what it started closes the pipes; nobody waits for that.
-        return Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("it was not done after {} s", patience.as_secs()),
-        ));
-    }
-    Ok(Said {
-        code: status.code(),
-        out: out.said(),
-        err: err.said(),
-    })
-}
-
-fn wait(child: &mut Child, patience: Duration) -> io::Result<bool> {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or(io::ErrorKind::NotFound)?;
-    let handle = pidfd_open(pid, PidfdFlags::empty())?;
-    has_ended(&handle, patience)
-}
-
-/// Reads a stream to its end, on a thread of its own.
-struct Drain {
-    kept: Arc<Mutex<Vec<u8>>>,
-    ended: mpsc::Receiver<()>,
-}
-
-impl Drain {
-    fn of(from: Option<impl Read + Send + 'static>) -> io::Result<Self> {
-        let mut from = from.ok_or(io::ErrorKind::BrokenPipe)?;
-        let kept: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let (end, ended) = mpsc::sync_channel(1);
-        let shared = Arc::clone(&kept);
-        std::thread::Builder::new()
-            .name("smolvm".into())
-            .spawn(move || {
-                let mut piece = [0; 8192];
-                while let Ok(length @ 1..) = from.read(&mut piece) {
-                    let mut kept = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                    let room = MAX_OUTPUT.saturating_sub(kept.len());
-                    kept.extend_from_slice(piece.get(..length.min(room)).unwrap_or_default());
-                }
-                let _unheard = end.send(());
-            })?;
-        Ok(Self { kept, ended })
-    }
-
-    /// What came until the end, or until a moment after the program's: what it has started may keep the stream open.
-    fn said(self) -> String {
-        let _either = self.ended.recv_timeout(LAST);
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&kept).into_owned()
-    }
+    let secrets = more
+        .iter()
+        .map(|(name, secret)| (*name, secret.expose().into()));
+    let environment = place.environment().into_iter().chain(secrets);
+    call::run(program, environment, arguments, patience)
 }
 
 #[cfg(test)]
@@ -395,26 +282,5 @@ mod tests {
             r#"{"error":{"code":"NOT_FOUND","message":"x"}}"#
         ));
         assert!(!is_not_found("Error: database is locked"));
-    }
-
-    #[test]
-    fn a_call_has_a_deadline_and_only_our_environment() {
-        let place = Place::locate().unwrap();
-        let env = PathBuf::from("/usr/bin/env");
-        let said = run(&env, &place, &[], &[], QUESTION).unwrap();
-        assert_eq!(said.code, Some(0));
-        assert!(!said.out.contains("CARGO"), "{}", said.out);
-        let sleep = ["sleep", "30"];
-        let late = run(&env, &place, &[], &sleep, Duration::from_millis(200)).unwrap_err();
-        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
-        let said = run(
-            &env,
-            &place,
-            &[],
-            &["sh", "-c", "echo no >&2; exit 3"],
-            QUESTION,
-        )
-        .unwrap();
-        assert_eq!((said.code, said.shown().as_str()), (Some(3), "no"));
     }
 }

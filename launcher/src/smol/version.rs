@@ -49,16 +49,23 @@ impl Version {
         };
         let line = said.strip_suffix('\n').unwrap_or(said);
         let text = line.strip_prefix("smolvm ").ok_or_else(bad)?;
+        Self::numbers(text).ok_or_else(bad)
+    }
+
+    /// `X.Y.Z` and nothing else.
+    pub fn numbers(text: &str) -> Option<Self> {
         let mut numbers = text.split('.').map(number);
-        let (Some(Some(major)), Some(Some(minor)), Some(Some(patch)), None) = (
+        match (
             numbers.next(),
             numbers.next(),
             numbers.next(),
             numbers.next(),
-        ) else {
-            return Err(bad());
-        };
-        Ok(Self::new(major, minor, patch))
+        ) {
+            (Some(Some(major)), Some(Some(minor)), Some(Some(patch)), None) => {
+                Some(Self::new(major, minor, patch))
+            }
+            _ => None,
+        }
     }
 }
 

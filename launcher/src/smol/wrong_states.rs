@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, params};
 use serde_json::{Map, Value, json};
 
-use super::demand::{Demand, Moment, Share, Way, check_cidr};
+use super::demand::{Demand, Moment, Way, check_cidr};
 use super::lock::{Done, force_allowlist};
 use super::row::{Database, RowError};
+use crate::vm::share::Share;
 
 const MACHINE: &str = "bot-bottle-x-000001";
 const SCHEMA: &str = "CREATE TABLE vms (name TEXT PRIMARY KEY NOT NULL, data BLOB NOT NULL);

@@ -44,6 +44,7 @@ impl Fake {
         let program = bin.join("smolvm");
         fs::write(&program, include_str!("smolvm.py")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(bin.join("guest.py"), include_str!("../common/guest.py")).unwrap();
         for (name, value) in [
             ("PATH", format!("{}:/usr/bin:/bin", bin.display())),
             ("BOT_BOTTLE_BACKEND", "smolmachines".into()),

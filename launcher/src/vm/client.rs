@@ -1,4 +1,4 @@
-//! Programs in a machine, through `smolvm machine exec`, which dies with us.
+//! Programs in a machine, through an engine's client (`smolvm machine exec`, `container exec`), which dies with us.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,7 +14,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::program::Caller;
+use super::Door;
+use super::inside::First;
 use crate::escape::Escaped;
 use crate::exit::Exit;
 use crate::guest::machine::{Briefing, Ended, Order, Program};
@@ -42,39 +43,32 @@ pub struct Init {
 
 impl Init {
     /// Starts it in a machine that is about to answer.
-    pub async fn start(
-        caller: &Caller,
-        machine: &str,
-        command: &[String],
-        briefing: &Briefing,
-        patience: Duration,
-    ) -> Result<Self, String> {
+    pub async fn start(door: &Door, first: &First, briefing: &Briefing) -> Result<Self, String> {
         let briefing = guest::frame(briefing).map_err(|error| error.to_string())?;
-        let until = Instant::now() + patience;
+        let until = Instant::now() + first.patience;
         let mut last = String::from("it did not answer");
         while Instant::now() < until {
-            match Self::attempt(caller, machine, command, &briefing, until).await {
+            match Self::attempt(door, &first.line, &briefing, until).await {
                 Ok(init) => return Ok(init),
                 Err(Attempt::Failed(why)) => return Err(why),
+                Err(Attempt::NotYet(why)) if !first.again => return Err(why),
                 Err(Attempt::NotYet(why)) => last = why,
             }
             sleep(AGAIN).await;
         }
         Err(format!(
             "it was not ready after {} s: {last}",
-            patience.as_secs()
+            first.patience.as_secs()
         ))
     }
 
     async fn attempt(
-        caller: &Caller,
-        machine: &str,
-        command: &[String],
+        door: &Door,
+        line: &[String],
         briefing: &[u8],
         until: Instant,
     ) -> Result<Self, Attempt> {
-        let arguments = exec(machine, false, command, &["__machine-init"]);
-        let mut child = spawn(caller, &arguments, false, Io::piped())?;
+        let mut child = spawn(door, line, false, Io::piped())?;
         let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -163,8 +157,7 @@ impl Init {
     /// Starts a program of the agent's with these streams.
     pub async fn run(
         &self,
-        caller: &Caller,
-        machine: &str,
+        door: &Door,
         command: &[String],
         number: u32,
         program: Program,
@@ -173,14 +166,11 @@ impl Init {
         self.order(&Order::Program { number, program }).await?;
         let terminal = streams.terminal;
         let number_text = number.to_string();
-        let arguments = exec(
-            machine,
-            terminal,
-            command,
-            &["__machine-run", number_text.as_str()],
-        );
-        let child = spawn(caller, &arguments, terminal, streams)?;
+        let arguments = ["__machine-run", number_text.as_str()];
+        let line = door.exec(terminal, command, &arguments);
+        let child = spawn(door, &line, terminal, streams)?;
         Ok(Running {
+            engine: door.engine,
             number,
             ends: self.ends.clone(),
             child,
@@ -264,6 +254,7 @@ impl Io {
 /// A program that was started.
 #[derive(Debug)]
 pub struct Running {
+    engine: &'static str,
     number: u32,
     ends: Ends,
     child: Child,
@@ -288,16 +279,17 @@ impl Running {
             }
         }
         if client.is_some() {
-            // smolvm may be faster than the guest's word; without one nobody knows how it ended.
+            // The client may be faster than the guest's word; without one nobody knows how it ended.
             let _late = timeout(LAST, self.ends.wait_for(known)).await;
         }
         let exit = self.ends.borrow().get(&number).copied();
         let Some(exit) = exit else {
             return Err(match client.and_then(|status| status.code()) {
                 Some(code) => format!(
-                    "smolvm's exec ended with {code}, and the guest did not say how the program did"
+                    "{}'s exec ended with {code}, and the guest did not say how the program did",
+                    self.engine
                 ),
-                None => "smolvm's exec was ended by a signal".into(),
+                None => format!("{}'s exec was ended by a signal", self.engine),
             });
         };
         // Its output comes to an end with the client; what a child of the program's holds open is not waited for.
@@ -341,23 +333,9 @@ impl Running {
     }
 }
 
-fn exec(machine: &str, terminal: bool, command: &[String], arguments: &[&str]) -> Vec<String> {
-    let mut line: Vec<String> = ["machine", "exec", "--name", machine, "-i"]
-        .map(str::to_owned)
-        .to_vec();
-    if terminal {
-        line.push("-t".into());
-    }
-    line.push("--".into());
-    line.extend(command.iter().cloned());
-    line.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-    line
-}
-
 /// Must be called from the main thread: the client dies with the thread that started it.
-fn spawn(caller: &Caller, arguments: &[String], terminal: bool, streams: Io) -> io::Result<Child> {
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let mut command = caller.attached(&arguments, terminal);
+fn spawn(door: &Door, line: &[String], terminal: bool, streams: Io) -> io::Result<Child> {
+    let mut command = door.attached(line, terminal);
     command
         .stdin(streams.stdin)
         .stdout(streams.stdout)

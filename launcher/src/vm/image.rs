@@ -1,4 +1,4 @@
-//! What a machine's files come from, as the docker-save archive that smolvm takes.
+//! What a machine's files come from, as a docker-save archive, which smolvm takes as it is.
 //!
 //! The launcher's own is made in memory and holds mount points: its parts are shared with the machine from a copy that
 //! only this bottle has, which a guest cannot change for others even where "read-only" were not kept, and which needs
@@ -13,6 +13,7 @@ use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::linux::architecture;
 use crate::archive;
 use crate::backend::BackendError;
 use crate::docker;
@@ -99,11 +100,7 @@ fn own() -> io::Result<Vec<u8>> {
     }
     let layer = layer.into_inner()?;
     let digest = digest(&layer);
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let architecture = architecture(std::env::consts::ARCH);
     let described = json!({
         "architecture": architecture,
         "os": "linux",
@@ -175,7 +172,7 @@ fn quieten(from: &Path, to: &Path) -> io::Result<Vec<String>> {
     Ok(env)
 }
 
-fn find(file: &mut BufReader<File>, name: &str) -> io::Result<Vec<u8>> {
+pub fn find(file: &mut BufReader<File>, name: &str) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(0))?;
     let mut archive = tar::Archive::new(file);
     for entry in archive.entries()? {
