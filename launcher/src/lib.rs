@@ -1,7 +1,7 @@
 //! The launcher: puts a coding agent into a *bottle*, whose only way out is one *sidecar*.
 //!
 //! Top down: [`cli`] is what was typed, [`manifest`] what was written, [`plan`] what will happen, [`session`] makes it
-//! happen in a [`backend`]: [`local`], [`docker`] or [`smol`]; [`guest`] is the launcher inside of containers. [`state`] is what is on disk meanwhile, [`explain`] what the
+//! happen in a [`backend`]: [`local`], [`docker`], [`smol`] or [`apple`]; [`vm`] is what the last two share; [`guest`] is the launcher inside of containers. [`state`] is what is on disk meanwhile, [`explain`] what the
 //! sidecar's audit log means, [`operator`] asks running sidecars what waits for an answer.
 //!
 //! What holds everywhere: a step that fails ends the start, nothing has a weaker way of being done; secrets are named in
@@ -10,7 +10,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::string_slice)]
 
-mod apple;
+pub mod apple;
 mod archive;
 pub mod backend;
 pub mod cli;

@@ -155,13 +155,13 @@ fn unknown_agents_bottles_and_backends() {
     assert_eq!(ran.code, 2);
     assert!(
         ran.stderr.contains(
-            "unknown backend `vm`; there are: smolmachines, docker, local, macos-container"
+            "unknown backend `vm`; there are: smolmachines, docker, macos-container, local"
         ),
         "{}",
         ran.stderr
     );
     for (backend, why) in [
-        ("macos-container", "is not available in this version"),
+        ("macos-container", "which is for macOS, and this is linux"),
         ("smolmachines", "the bottle names no image for a machine"),
         ("docker", "the bottle names no image for a container"),
     ] {

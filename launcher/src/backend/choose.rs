@@ -19,11 +19,16 @@ pub enum Kind {
     Local,
     Docker,
     Smolmachines,
+    MacosContainer,
 }
 
-/// From the strongest to the weakest.
-const ALL: [Kind; 3] = [Kind::Smolmachines, Kind::Docker, Kind::Local];
-pub const LATER: [&str; 1] = ["macos-container"];
+/// In the order in which they are tried; the last two are never of the same host.
+const ALL: [Kind; 4] = [
+    Kind::Smolmachines,
+    Kind::Docker,
+    Kind::MacosContainer,
+    Kind::Local,
+];
 
 /// A backend that can run here, as far as that is known without trying.
 #[derive(Clone, Debug)]
@@ -36,10 +41,8 @@ pub struct Chosen {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ChooseError {
-    #[error("unknown backend `{0}`; there are: {all}, {later}", all = names(), later = LATER.join(", "))]
+    #[error("unknown backend `{0}`; there are: {all}", all = names())]
     Unknown(String),
-    #[error("backend `{0}` is not available in this version: {why}", why = apple::refusal(std::env::consts::OS))]
-    NotYet(String),
     #[error("backend `{kind}` cannot run here: {first}", first = first(.missing))]
     CannotRun { kind: Kind, missing: Vec<Missing> },
 }
@@ -48,7 +51,7 @@ impl ChooseError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Unknown(_) => Exit::Usage,
-            Self::NotYet(_) | Self::CannotRun { .. } => Exit::Preflight,
+            Self::CannotRun { .. } => Exit::Preflight,
         }
     }
 }
@@ -71,7 +74,7 @@ impl Kind {
         match self {
             Self::Local => "namespaces",
             Self::Docker => "containers",
-            Self::Smolmachines => "a micro-VM",
+            Self::Smolmachines | Self::MacosContainer => "a micro-VM",
         }
     }
 }
@@ -92,6 +95,9 @@ impl Chosen {
             }
             (Kind::Smolmachines, _) => {
                 "a micro-VM with a kernel of its own and without a network; without privileges in there, with seccomp"
+            }
+            (Kind::MacosContainer, _) => {
+                "a micro-VM of Apple's with a kernel of its own and without a network; not yet seen on a Mac by those who made this: the probe decides whether it holds"
             }
             (Kind::Local, _) => {
                 "namespaces, seccomp and no capabilities; the host's kernel is shared"
@@ -117,6 +123,7 @@ impl fmt::Display for Kind {
             Self::Local => "local",
             Self::Docker => "docker",
             Self::Smolmachines => "smolmachines",
+            Self::MacosContainer => "macos-container",
         })
     }
 }
@@ -129,7 +136,7 @@ impl FromStr for Kind {
             "local" => Ok(Self::Local),
             "docker" => Ok(Self::Docker),
             "smolmachines" => Ok(Self::Smolmachines),
-            later if LATER.contains(&later) => Err(ChooseError::NotYet(later.into())),
+            "macos-container" => Ok(Self::MacosContainer),
             other => Err(ChooseError::Unknown(
                 crate::escape::Escaped(other).to_string(),
             )),
@@ -154,6 +161,9 @@ pub fn choose(asked: Option<&str>, image: Option<&ImageSource>) -> Result<Chosen
         Some(Kind::Smolmachines) => machine(image)
             .map(|machine| smolmachines(machine, ASKED.into()))
             .map_err(cannot(Kind::Smolmachines)),
+        Some(Kind::MacosContainer) => apples(image)
+            .map(|machine| macos_container(machine, ASKED.into()))
+            .map_err(cannot(Kind::MacosContainer)),
         None => Ok(strongest(image)),
     }
 }
@@ -178,10 +188,17 @@ fn strongest(image: Option<&ImageSource>) -> Chosen {
             container,
             format!("{STRONGEST}; an engine answers; {stronger}"),
         ),
-        Err(missing) => local(format!(
-            "{STRONGEST}; docker cannot: {}; {stronger}",
-            because(&missing)
-        )),
+        Err(missing) => {
+            let stronger = format!("docker cannot: {}; {stronger}", because(&missing));
+            // Nobody has seen it hold, so it is no choice where there is another.
+            match apples(image) {
+                Ok(machine) => macos_container(
+                    machine,
+                    format!("the only one that this host can run; {stronger}"),
+                ),
+                Err(_) => local(format!("{STRONGEST}; {stronger}")),
+            }
+        }
     }
 }
 
@@ -216,18 +233,47 @@ fn smolmachines(machine: Machine, why: String) -> Chosen {
     }
 }
 
-/// The machine that there would be.
-fn machine(image: Option<&ImageSource>) -> Result<Machine, Vec<Missing>> {
-    let Some(image) = image else {
-        return Err(no_image("a machine"));
-    };
-    let smolvm = smol::preflight()?;
+fn macos_container(machine: Machine, why: String) -> Chosen {
+    Chosen {
+        kind: Kind::MacosContainer,
+        ..smolmachines(machine, why)
+    }
+}
+
+/// The machine of Apple's that there would be.
+fn apples(image: Option<&ImageSource>) -> Result<Machine, Vec<Missing>> {
+    // Whether it can be here at all is said first.
+    let reached = apple::preflight()?;
+    let image = source(image)?;
+    Ok(Machine {
+        image,
+        engine: "container",
+        program: reached.caller.program,
+        version: reached.release.to_string(),
+        channel: "socket".into(),
+    })
+}
+
+/// Of what there is an image for a machine.
+fn source(image: Option<&ImageSource>) -> Result<ImageSource, Vec<Missing>> {
+    let image = image.ok_or_else(|| no_image("a machine"))?;
     // Images come from an engine, all but our own.
     if !matches!(image, ImageSource::Own | ImageSource::Archive(_)) {
         docker::Engine::connect().map_err(|missing| vec![missing])?;
     }
+    Ok(image.clone())
+}
+
+/// The machine that there would be.
+fn machine(image: Option<&ImageSource>) -> Result<Machine, Vec<Missing>> {
+    if image.is_none() {
+        return Err(no_image("a machine"));
+    }
+    let smolvm = smol::preflight()?;
+    let image = source(image)?;
     Ok(Machine {
-        image: image.clone(),
+        image,
+        engine: "smolvm",
         program: smolvm.caller.program,
         version: smolvm.version.to_string(),
         channel: smolvm.channel.to_string(),

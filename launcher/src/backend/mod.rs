@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use rustix::termios::Winsize;
 use serde::Serialize;
 
-pub use choose::{ChooseError, Chosen, Kind, LATER, choose};
+pub use choose::{ChooseError, Chosen, Kind, choose};
 pub use proof::{Check, Proof};
 
 use crate::exit::Exit;

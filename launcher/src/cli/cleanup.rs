@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::CliError;
+use crate::apple;
 use crate::docker;
 use crate::exit::Exit;
 use crate::smol;
@@ -11,7 +12,9 @@ use crate::state::{Standing, State};
 pub(super) fn run(dry_run: bool) -> Result<Exit, CliError> {
     let found = docker::find_leftovers()?.unwrap_or_default();
     let machines = smol::sweep::look(&State::locate()?.machines(), true)?;
-    for name in found.spared.iter().chain(&machines.spared) {
+    let containers = apple::sweep::look(&State::locate()?.containers())?;
+    let spared = found.spared.iter().chain(&machines.spared);
+    for name in spared.chain(&containers.spared) {
         writeln!(
             std::io::stderr(),
             "note: {name} is left alone: its launcher is another user's or runs in another container"
@@ -27,10 +30,12 @@ pub(super) fn run(dry_run: bool) -> Result<Exit, CliError> {
             .collect();
         removed.extend(found.dead.into_keys());
         removed.extend(machines.dead);
+        removed.extend(containers.dead);
     } else {
         let state = State::open()?;
         removed = docker::sweep_leftovers()?;
         removed.extend(smol::sweep::sweep(&state.machines(), true)?);
+        removed.extend(apple::sweep::sweep(&state.containers(), true)?);
         removed.extend(state.sweep_all()?);
         docker::forget_old_launchers(&state.guest())?;
     }

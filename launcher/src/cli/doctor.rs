@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use super::CliError;
-use crate::backend::{Backend, LATER};
+use crate::apple;
+use crate::backend::Backend;
 use crate::docker;
 use crate::exit::Exit;
 use crate::local::Local;
@@ -62,12 +63,23 @@ pub(super) fn run() -> Result<Exit, CliError> {
             }
         }
     }
-    for later in LATER {
-        writeln!(
+    let apples = apple::preflight();
+    match &apples {
+        Ok(reached) => writeln!(
             out,
-            "later    backend {later}: not available in this version: {}",
-            crate::apple::refusal(std::env::consts::OS)
-        )?;
+            "ok       backend macos-container: container {} ({}); not yet seen on a Mac: the probe decides",
+            reached.release,
+            reached.caller.program.display()
+        )?,
+        Err(missing) => {
+            for thing in missing {
+                match cfg!(target_os = "macos") {
+                    true => writeln!(out, "missing  backend macos-container: {thing}")?,
+                    // Elsewhere it is nothing that could be mended.
+                    false => writeln!(out, "note     backend macos-container: {}", thing.what)?,
+                }
+            }
+        }
     }
     let state = State::open()?;
     writeln!(out, "ok       state in {}", state.root().display())?;
@@ -90,9 +102,6 @@ pub(super) fn run() -> Result<Exit, CliError> {
         Err(error) => writeln!(out, "missing  manifests: {error}")?,
     }
     // One backend is enough.
-    Ok(if missing.is_empty() || engine.is_ok() || smolvm.is_ok() {
-        Exit::Ok
-    } else {
-        Exit::Preflight
-    })
+    let some = missing.is_empty() || engine.is_ok() || smolvm.is_ok() || apples.is_ok();
+    Ok(if some { Exit::Ok } else { Exit::Preflight })
 }

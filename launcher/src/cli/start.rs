@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CliError, Format};
+use crate::apple;
 use crate::backend::choose;
 use crate::demo;
 use crate::docker;
@@ -114,6 +115,7 @@ pub(crate) fn sweep(state: &State) -> Result<(), CliError> {
     let swept = [
         docker::sweep_leftovers(),
         smol::sweep::sweep(&state.machines(), false),
+        apple::sweep::sweep(&state.containers(), false),
     ];
     for swept in swept {
         match swept {

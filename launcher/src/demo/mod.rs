@@ -310,7 +310,7 @@ async fn play(
         anyhow::Ok(attempts)
     };
     let patience = match plan.backend {
-        Kind::Smolmachines => PATIENCE_OF_MACHINES,
+        Kind::Smolmachines | Kind::MacosContainer => PATIENCE_OF_MACHINES,
         Kind::Docker | Kind::Local => PATIENCE,
     };
     let session = session::run(plan, state, private, options);

@@ -95,8 +95,10 @@ pub struct Container {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Machine {
     pub image: ImageSource,
+    /// Whose: `smolvm` or `container`.
+    pub engine: &'static str,
     pub program: PathBuf,
-    /// smolvm's.
+    /// The program's.
     pub version: String,
     /// How its guest reaches the sidecar.
     pub channel: String,

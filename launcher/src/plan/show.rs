@@ -30,7 +30,8 @@ impl fmt::Display for Plan {
             writeln!(f, "image      {}", machine.image)?;
             writeln!(
                 f,
-                "machine    smolvm {} ({}), channel {}",
+                "machine    {} {} ({}), channel {}",
+                machine.engine,
                 machine.version,
                 machine.program.display(),
                 machine.channel

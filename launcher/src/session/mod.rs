@@ -18,6 +18,7 @@ use proxy::config::{Control, OnMatch};
 use proxy::policy::RouteSummary;
 use tokio::time::timeout;
 
+use crate::apple::MacosContainer;
 use crate::backend::{Agent, Backend, BackendError, Bottle, ChooseError, Kind, Proof, Streams};
 use crate::docker::Docker;
 use crate::exit::Exit;
@@ -148,6 +149,10 @@ pub async fn run(
         Kind::Local => Box::pin(run_in(Local::default(), plan, state, private, options)).await,
         Kind::Smolmachines => {
             let backend = SmolMachines::new(state.guest(), state.machines());
+            Box::pin(run_in(backend, plan, state, private, options)).await
+        }
+        Kind::MacosContainer => {
+            let backend = MacosContainer::new(state.guest(), state.containers());
             Box::pin(run_in(backend, plan, state, private, options)).await
         }
         Kind::Docker => {

@@ -10,6 +10,7 @@
 //! STATE/bottles/SLUG/control.json  where that is, and the token for it (0600)
 //! STATE/bottles/SLUG/run/          the sidecar's socket and its CA certificate
 //! STATE/machines/SLUG.json         whose a micro-VM is, and how to remove it
+//! STATE/containers/SLUG.json       the same of a container of Apple's
 //! STATE/guest/CONTENT/             copies of the launcher, as containers run it
 //! STATE/logs/SLUG/                 audit.jsonl and sidecar.log; kept
 //! ```
@@ -140,6 +141,11 @@ impl State {
     /// Notes of micro-VMs, for whoever has to remove one.
     pub fn machines(&self) -> PathBuf {
         self.root.join("machines")
+    }
+
+    /// Notes of containers of Apple's, likewise.
+    pub fn containers(&self) -> PathBuf {
+        self.root.join("containers")
     }
 
     pub fn logs(&self) -> PathBuf {
