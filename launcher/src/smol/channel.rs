@@ -5,8 +5,9 @@
 //! * `interceptor`, from 1.32.2 on, where it is asked for: virtio-net, whose every TCP connection smolvm hands to the
 //!   sidecar; a relay on the alias, to an address that means the sidecar. Locked: the list is that address, which is
 //!   nobody's, no name is resolved, and the machine starts with an interceptor alone.
-//! * `cidr`, from 1.8.0 on, where it is asked for: virtio-net; a relay on the alias, to the sidecar's address. Locked: the
-//!   list is that address, no name is resolved.
+//! * `cidr`, from 1.7.0 on, where it is asked for: virtio-net; a relay on the alias, to the sidecar's address. Locked: the
+//!   list is that address, no name is resolved. Before 1.8.0 a machine that is made from a pack loses network, list and
+//!   filter; where there is no `--allow-host-pattern` the filter cannot be asked for. What is lost is written into the row.
 //!
 //! What else smolvm has is refused in words: before 1.1.3 whether a list is enforced depends on the libkrun that is
 //! loaded.
@@ -14,7 +15,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::version::{INSTALL, INTERCEPTS, KEEPS_LISTS, Offers, SOCKETS, SQLITE, VIRTIO, Version};
+use super::version::{INSTALL, INTERCEPTS, Offers, SOCKETS, SQLITE, VIRTIO, Version};
 
 /// Asks for a channel by name, where it is not the strongest that is wanted.
 pub const VARIABLE: &str = "BOT_BOTTLE_SMOLVM_CHANNEL";
@@ -77,20 +78,14 @@ pub fn choose(version: Version, offers: Offers, asked: Option<Kind>) -> Result<K
             return Err(lacks(option));
         }
     }
-    let cidr = version >= KEEPS_LISTS
-        && offers.allow_cidr
-        && (offers.allow_host_pattern || offers.allow_host);
     match asked {
         None if offers.mount_socket => Ok(Kind::Socket),
         // The weaker one only where it was asked for: it needs an address of the host's.
         None => Err(lacks("--mount-socket")),
         Some(Kind::Socket) if offers.mount_socket => Ok(Kind::Socket),
         Some(Kind::Socket) => Err(lacks("--mount-socket")),
-        Some(Kind::Cidr) if cidr => Ok(Kind::Cidr),
-        Some(Kind::Cidr) if version < KEEPS_LISTS => Err(ChannelError::Between(version)),
-        Some(Kind::Cidr) => Err(lacks(
-            "--allow-cidr with --allow-host-pattern or --allow-host",
-        )),
+        Some(Kind::Cidr) if offers.allow_cidr => Ok(Kind::Cidr),
+        Some(Kind::Cidr) => Err(lacks("--allow-cidr")),
         Some(Kind::Interceptor) if version < INTERCEPTS => Err(ChannelError::Interceptor(version)),
         Some(Kind::Interceptor)
             if offers.interceptor && offers.allow_cidr && offers.allow_host_pattern =>
@@ -150,10 +145,10 @@ mod tests {
             name: from(1, 0, 2),
             label: from(1, 8, 0),
             image: true,
+            from: true,
             mount_socket: from(1, 6, 4),
             allow_cidr: true,
-            allow_host_pattern: from(1, 32, 2),
-            allow_host: true,
+            allow_host_pattern: from(1, 20, 0),
             interceptor: from(1, 32, 2),
         }
     }
@@ -186,7 +181,8 @@ mod tests {
             assert_eq!(choose(version, offers(version), None), Ok(Kind::Socket));
         }
         let cidr = |version| choose(version, offers(version), Some(Kind::Cidr));
-        assert_eq!(cidr(v(1, 7, 7)), Err(Between(v(1, 7, 7))));
+        assert_eq!(cidr(v(1, 6, 13)), Err(Between(v(1, 6, 13))));
+        assert_eq!(cidr(v(1, 7, 0)), Ok(Kind::Cidr));
         assert_eq!(cidr(v(1, 8, 0)), Ok(Kind::Cidr));
         assert_eq!(cidr(v(1, 32, 2)), Ok(Kind::Cidr));
         let interceptor = |version| choose(version, offers(version), Some(Kind::Interceptor));
@@ -221,12 +217,16 @@ mod tests {
             let error = choose(version, offers, None).unwrap_err();
             assert!(matches!(error, ChannelError::Lacks { .. }), "{error}");
         }
-        let blind = Offers {
-            allow_host_pattern: false,
-            allow_host: false,
+        let listless = Offers {
+            allow_cidr: false,
             ..full
         };
-        assert!(choose(version, blind, Some(Kind::Cidr)).is_err());
+        assert!(choose(version, listless, Some(Kind::Cidr)).is_err());
+        let blind = Offers {
+            allow_host_pattern: false,
+            ..full
+        };
+        assert_eq!(choose(version, blind, Some(Kind::Cidr)), Ok(Kind::Cidr));
         let uninterrupted = Offers {
             interceptor: false,
             ..full

@@ -24,6 +24,7 @@ mod listeners;
 mod lock;
 mod machine;
 pub mod note;
+mod pack;
 mod place;
 mod platform;
 mod program;
@@ -274,10 +275,12 @@ impl Backend for SmolMachines {
         let kept = self.parts(&bottle.directory.path).await?;
         let archive = image::provide(&image.image, &bottle.directory.path).await?;
         let way = self.way(bottle.directory, bottle.alias)?;
+        let command = kept.command();
         let order = machine::Order {
             slug: &plan.slug,
             owner: &Owner::current()?,
-            image: &archive.path,
+            image: &archive,
+            command: &command,
             shares: shares(bottle, &kept)?,
             way: way.clone(),
             interceptor: self.token.clone().map(|token| machine::Interceptor {
@@ -287,7 +290,6 @@ impl Backend for SmolMachines {
             notes: &self.notes,
         };
         let machine = machine::start(&smolvm, &order, undo).await?;
-        let command = kept.command();
         let briefing = Briefing {
             alias: bottle.alias,
             port: PROXY_PORT,

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use crate::common::{self, Host, eventually};
 
 /// What `machine create --help` of 1.32.2 offers, as far as it is used.
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 13] = [
     "name",
     "label",
     "image",
+    "from",
     "cpus",
     "mem",
     "volume",
