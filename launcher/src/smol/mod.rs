@@ -300,6 +300,7 @@ impl Backend for SmolMachines {
             },
             uid: user.uid,
             gid: user.gid,
+            owned: archive.form == image::Form::Pack,
             command: command.clone(),
             certificate: std::fs::read_to_string(bottle.directory.certificate()).map_err(
                 |error| BackendError::Isolate(format!("read the sidecar's certificate: {error}")),
