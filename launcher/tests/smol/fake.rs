@@ -68,6 +68,16 @@ impl Fake {
         fake
     }
 
+    /// What the bottle's machines are made of, instead of an image.
+    pub fn pack(&mut self) -> &mut Self {
+        common::pack::pack(&self.host.home.join("image.smolmachine"), b"layer");
+        self.host.bottle(
+            "sh",
+            "agent_provider: {template: command, command: [sh, -c, \"{prompt}\"], image: ~/image.smolmachine}",
+        );
+        self
+    }
+
     pub fn wish(&mut self, key: &str, value: Value) -> &mut Self {
         self.wish[key] = value;
         self.write();

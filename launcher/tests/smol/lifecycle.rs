@@ -277,6 +277,42 @@ fn a_list_that_create_forgets_is_written() {
     assert_eq!(fake.started(), Vec::<serde_json::Value>::new());
 }
 
+/// The same where a version loses it for machines of packs, with the network and the filter of names.
+#[test]
+fn a_pack_whose_list_is_lost_starts_with_it() {
+    let Some(address) = host_address() else {
+        fixtures::require::require("an address beside loopback", false);
+        return;
+    };
+    for (version, without) in [
+        ("1.7.7", &["label", "allow-host-pattern", "egress-interceptor"][..]),
+        ("1.9.1", &["allow-host-pattern", "egress-interceptor"]),
+        ("1.32.2", &[]),
+    ] {
+        let mut fake = Fake::new();
+        fake.pack()
+            .version(version, without)
+            .env("BOT_BOTTLE_SMOLVM_CHANNEL", "cidr")
+            .env("BOT_BOTTLE_SMOLVM_ADDRESS", &address);
+        let ran = fake.host.sh("exit 3");
+        let alone = !ran.stderr.contains("not only the sidecar listens there");
+        if !fixtures::require::require(
+            "an address that nothing else listens on (.ci/with-engine)",
+            alone,
+        ) {
+            return;
+        }
+        assert_eq!(ran.code, 3, "{version}: {}", ran.stderr);
+        let started = fake.started();
+        assert!(is_locked(&started[0]), "{version}: {}", started[0]);
+        assert_eq!(
+            started[0]["allowed_cidrs"],
+            json!([format!("{address}/32")])
+        );
+        fake.is_clean();
+    }
+}
+
 /// Any that is not loopback: the one that this machine goes out by, or the one of `.ci/with-engine`.
 fn host_address() -> Option<String> {
     let routed = || {

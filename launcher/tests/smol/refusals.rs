@@ -64,6 +64,26 @@ fn versions_that_can_be_locked_are_used() {
 }
 
 #[test]
+fn a_pack_is_used_where_there_is_a_way_to() {
+    let mut fake = Fake::new();
+    fake.pack();
+    let ran = fake.host.sh("exit 9");
+    assert_eq!(ran.code, 9, "{}", ran.stderr);
+    fake.is_clean();
+
+    let mut fake = Fake::new();
+    fake.pack().version("1.32.2", &["from"]);
+    refuses(&fake, 1, "has no --from");
+    assert_eq!(fake.calls(), Vec::<String>::new());
+
+    let mut fake = Fake::new();
+    fake.pack();
+    std::fs::write(fake.host.home.join("image.smolmachine"), "rubbish").unwrap();
+    refuses(&fake, 1, "it is too short for a pack");
+    assert_eq!(fake.calls(), Vec::<String>::new());
+}
+
+#[test]
 fn rubbish_is_no_version() {
     for said in [
         "",
