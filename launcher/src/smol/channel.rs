@@ -5,9 +5,10 @@
 //! * `interceptor`, from 1.32.2 on, where it is asked for: virtio-net, whose every TCP connection smolvm hands to the
 //!   sidecar; a relay on the alias, to an address that means the sidecar. Locked: the list is that address, which is
 //!   nobody's, no name is resolved, and the machine starts with an interceptor alone.
-//! * `cidr`, from 1.7.0 on, where it is asked for: virtio-net; a relay on the alias, to the sidecar's address. Locked: the
-//!   list is that address, no name is resolved. Before 1.8.0 a machine that is made from a pack loses network, list and
-//!   filter; where there is no `--allow-host-pattern` the filter cannot be asked for. What is lost is written into the row.
+//! * `cidr`, from 1.7.0 on, where it is asked for: virtio-net; a relay on the alias, to the sidecar's address. Locked:
+//!   the list is that address, no name is resolved. Before 1.8.0 a machine that is made from a pack loses network, list
+//!   and filter; where there is no `--allow-host-pattern` the filter cannot be asked for. What is lost is written into
+//!   the row.
 //!
 //! What else smolvm has is refused in words: before 1.1.3 whether a list is enforced depends on the libkrun that is
 //! loaded.
