@@ -285,7 +285,10 @@ fn a_pack_whose_list_is_lost_starts_with_it() {
         return;
     };
     for (version, without) in [
-        ("1.7.7", &["label", "allow-host-pattern", "egress-interceptor"][..]),
+        (
+            "1.7.7",
+            &["label", "allow-host-pattern", "egress-interceptor"][..],
+        ),
         ("1.9.1", &["allow-host-pattern", "egress-interceptor"]),
         ("1.32.2", &[]),
     ] {
