@@ -11,6 +11,10 @@ use rustix::process::{WaitOptions, wait};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Until the machine is stopped.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it has one thread and no runtime"
+)]
 pub fn main() -> ExitCode {
     loop {
         if wait(WaitOptions::empty()).is_err() {

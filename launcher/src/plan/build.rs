@@ -151,7 +151,7 @@ pub fn build(draft: Draft, state: &State, private: &Private) -> Result<Plan, Pla
         sensitive_prefixes,
         git: draft.git,
         routes: policy.table(),
-        policy: policy.hash().to_owned(),
+        policy: policy.hash().to_string(),
         sidecar,
         notes: draft.notes,
     })

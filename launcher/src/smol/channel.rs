@@ -1,6 +1,6 @@
 //! How a machine's guest reaches the sidecar, chosen by what this smolvm has; the strongest first.
 //!
-//! * `socket`, from 1.7.0 on with `--mount-socket`: no network; a relay on the alias, to the sidecar's socket, which is
+//! * `socket`, from 1.8.0 on with `--mount-socket`: no network; a relay on the alias, to the sidecar's socket, which is
 //!   mounted. Locked: no network, no port, our socket alone.
 //! * `interceptor`, from 1.32.2 on, where it is asked for: virtio-net, whose every TCP connection smolvm hands to the
 //!   sidecar; a relay on the alias, to an address that means the sidecar. Locked: the list is that address, which is
@@ -16,7 +16,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::version::{INSTALL, INTERCEPTS, Offers, SOCKETS, SQLITE, VIRTIO, Version};
+use super::version::{INSTALL, INTERCEPTS, LISTS, Offers, SOCKETS, SQLITE, VIRTIO, Version};
 
 /// Asks for a channel by name, where it is not the strongest that is wanted.
 pub const VARIABLE: &str = "BOT_BOTTLE_SMOLVM_CHANNEL";
@@ -70,7 +70,11 @@ pub fn choose(version: Version, offers: Offers, asked: Option<Kind>) -> Result<K
     if version < VIRTIO {
         return Err(ChannelError::Tsi(version));
     }
-    if version < SOCKETS {
+    let oldest = match asked {
+        Some(Kind::Cidr) => LISTS,
+        _ => SOCKETS,
+    };
+    if version < oldest {
         return Err(ChannelError::Between(version));
     }
     let lacks = |option| ChannelError::Lacks { version, option };
@@ -159,7 +163,7 @@ mod tests {
         use ChannelError::{Between, Redb, Tsi};
         let v = Version::new;
         type Refusal = fn(Version) -> ChannelError;
-        let refused: [(Version, Refusal); 9] = [
+        let refused: [(Version, Refusal); 11] = [
             (v(0, 1, 0), Redb),
             (v(0, 5, 20), Redb),
             (v(0, 6, 0), Tsi),
@@ -169,6 +173,8 @@ mod tests {
             (v(1, 4, 0), Between),
             (v(1, 6, 4), Between),
             (v(1, 6, 13), Between),
+            (v(1, 7, 0), Between),
+            (v(1, 7, 7), Between),
         ];
         for (version, why) in refused {
             let error = choose(version, offers(version), None).unwrap_err();
@@ -178,7 +184,7 @@ mod tests {
                 "{error}"
             );
         }
-        for version in [v(1, 7, 0), v(1, 7, 7), v(1, 8, 0), v(1, 9, 1), v(1, 32, 2)] {
+        for version in [v(1, 8, 0), v(1, 9, 1), v(1, 32, 2)] {
             assert_eq!(choose(version, offers(version), None), Ok(Kind::Socket));
         }
         let cidr = |version| choose(version, offers(version), Some(Kind::Cidr));

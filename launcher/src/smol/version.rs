@@ -19,8 +19,10 @@ pub struct Version {
 )]
 pub struct VersionError(pub String);
 
-/// The first that mounts sockets whatever a machine is created from.
-pub const SOCKETS: Version = Version::new(1, 7, 0);
+/// The first that mounts sockets where an image's programs see them: in 1.7.7 they are the guest's own system's.
+pub const SOCKETS: Version = Version::new(1, 8, 0);
+/// The oldest whose list is used.
+pub const LISTS: Version = Version::new(1, 7, 0);
 /// The first whose machines keep their list whatever they are created from; before, one made from a pack loses it.
 pub const KEEPS_LISTS: Version = Version::new(1, 8, 0);
 /// The first that keeps its state in SQLite.

@@ -98,7 +98,7 @@ fn the_demo_on_a_real_machine() {
 /// All attacks failed, all controls passed, and nothing is left.
 fn demo(host: &Host, more: &[&str]) {
     let ran = host.run(&[&["start", "demo", "--timings"], more].concat());
-    println!("{}{}", ran.stderr, ran.stdout);
+    fixtures::tell!("{}{}", ran.stderr, ran.stdout);
     assert_eq!(ran.code, 0);
     assert!(ran.stdout.contains(GOOD), "{}", ran.stdout);
     for bad in ["LEAKED", "BROKEN", "MISSING"] {

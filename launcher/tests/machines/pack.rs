@@ -116,8 +116,8 @@ impl Spied {
                 .collect();
             Value::Object(shown)
         };
-        println!("the row as it was created: {}", of(&created));
-        println!("the row as it was started: {}", of(&started));
+        fixtures::tell!("the row as it was created: {}", of(&created));
+        fixtures::tell!("the row as it was started: {}", of(&started));
         let list = match self.has_a_list() {
             true => started["allowed_cidrs"].as_array().unwrap().len(),
             false => 0,
