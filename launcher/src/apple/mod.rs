@@ -167,6 +167,7 @@ impl Backend for MacosContainer {
             bottle,
             user,
             way: Way::Socket,
+            owned: false,
             command: kept.command(),
             env: archive.env,
         };

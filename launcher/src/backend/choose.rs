@@ -258,7 +258,10 @@ fn apples(image: Option<&ImageSource>) -> Result<Machine, Vec<Missing>> {
 fn source(image: Option<&ImageSource>) -> Result<ImageSource, Vec<Missing>> {
     let image = image.ok_or_else(|| no_image("a machine"))?;
     // Images come from an engine, all but our own.
-    if !matches!(image, ImageSource::Own | ImageSource::Archive(_)) {
+    if !matches!(
+        image,
+        ImageSource::Own | ImageSource::Archive(_) | ImageSource::Pack(_)
+    ) {
         docker::Engine::connect().map_err(|missing| vec![missing])?;
     }
     Ok(image.clone())
@@ -292,16 +295,16 @@ fn container(image: Option<&ImageSource>) -> Result<(Container, Option<String>),
     let Some(image) = image else {
         return Err(no_image("a container"));
     };
-    if let ImageSource::Archive(path) = image {
+    if let ImageSource::Archive(path) | ImageSource::Pack(path) = image {
         return Err(vec![Missing {
-            what: format!(
-                "the image is the archive {}, which containers are not made of",
-                path.display()
-            ),
-            remedy: format!(
-                "`docker load -i {}`, and write its name into the bottle",
-                path.display()
-            ),
+            what: format!("the image is {image}, which containers are not made of"),
+            remedy: match image {
+                ImageSource::Pack(_) => "write the name of an image into the bottle".into(),
+                _ => format!(
+                    "`docker load -i {}`, and write its name into the bottle",
+                    path.display()
+                ),
+            },
         }]);
     }
     let reached = docker::reach()?;

@@ -132,6 +132,8 @@ enum Command {
     ContainerHealth,
     #[command(name = "__machine-init", hide = true)]
     MachineInit,
+    #[command(name = "__machine-idle", hide = true)]
+    MachineIdle,
     #[command(name = "__machine-run", hide = true)]
     MachineRun { number: u32 },
     #[command(name = "__machine-become", hide = true)]
@@ -227,6 +229,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::ContainerProbe => return guest::probe::main(),
         Command::ContainerHealth => return guest::health::main(),
         Command::MachineInit => return guest::machine::main(),
+        Command::MachineIdle => return guest::idle::main(),
         Command::MachineRun { number } => return guest::program::run(number),
         Command::MachineBecome { number } => return guest::program::r#become(number),
         Command::MachineWatchdog { note } => return smol::sweep::watchdog(&note),
@@ -299,6 +302,7 @@ fn run(command: Command) -> Result<Exit, CliError> {
         | Command::ContainerProbe
         | Command::ContainerHealth
         | Command::MachineInit
+        | Command::MachineIdle
         | Command::MachineRun { .. }
         | Command::MachineBecome { .. }
         | Command::MachineWatchdog { .. }

@@ -28,7 +28,7 @@ pub struct StartArguments {
     /// What the bottle is made of; default: the strongest that this host can run
     #[arg(long, env = "BOT_BOTTLE_BACKEND", value_name = "BACKEND")]
     pub backend: Option<String>,
-    /// Use this bottle instead of the one that the agent's manifest names
+    /// Use this bottle instead of the one that the agent's manifest names; of it, the demo takes the image
     #[arg(long, value_name = "NAME")]
     pub bottle: Option<String>,
     /// Without a terminal: the agent works on the prompt and ends

@@ -55,9 +55,14 @@ pub fn agent() -> Exit {
     attack::main()
 }
 
-/// `launcher start demo`. Awaited on the main thread.
+/// `launcher start demo`, in the image of a bottle where one is named. Awaited on the main thread.
 pub async fn run(arguments: &StartArguments) -> Result<Exit, CliError> {
-    let backend = choose(arguments.backend.as_deref(), Some(&ImageSource::Own))?;
+    let image = match &arguments.bottle {
+        Some(bottle) => Home::locate()?.bottle(&bottle.parse()?)?.image,
+        None => None,
+    };
+    let image = image.unwrap_or(ImageSource::Own);
+    let backend = choose(arguments.backend.as_deref(), Some(&image))?;
     let state = if arguments.dry_run {
         State::locate()?
     } else {

@@ -49,16 +49,12 @@ pub async fn provide(
                 remedy: format!("`docker pull {name}` or build it; the launcher pulls nothing"),
             }])
         }),
-        ImageSource::Archive(path) => Err(BackendError::Missing(vec![Missing {
-            what: format!(
-                "the image is the archive {}, which containers are not made of",
-                path.display()
-            ),
-            remedy: format!(
-                "`docker load -i {}`, and its name in the bottle",
-                path.display()
-            ),
-        }])),
+        ImageSource::Archive(_) | ImageSource::Pack(_) => {
+            Err(BackendError::Missing(vec![Missing {
+                what: format!("the image is {source}, which containers are not made of"),
+                remedy: "write the name of an image into the bottle".into(),
+            }]))
+        }
         ImageSource::Dockerfile(path) => {
             let context = context(path)
                 .map_err(|error| BackendError::Isolate(format!("{}: {error}", path.display())))?;

@@ -46,6 +46,8 @@ pub struct Briefing {
     pub way: Way,
     pub uid: u32,
     pub gid: u32,
+    /// Whether the image's files are this user's, as those of a pack are: smolvm unpacks it as whoever starts it.
+    pub owned: bool,
     /// Runs the launcher in here.
     pub command: Vec<String>,
     /// The sidecar's, PEM.
@@ -99,6 +101,8 @@ pub enum Word {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Answer {
     pub program: Program,
+    /// As in [`Briefing`].
+    pub owned: bool,
     /// Runs the launcher in here.
     pub command: Vec<String>,
 }
@@ -136,6 +140,7 @@ fn start() -> io::Result<()> {
 
     let desk = Arc::new(Desk {
         command: briefing.command,
+        owned: briefing.owned,
         state: Mutex::default(),
         came: Condvar::new(),
     });
@@ -241,6 +246,7 @@ fn write(path: &str, content: &str) -> io::Result<()> {
 
 struct Desk {
     command: Vec<String>,
+    owned: bool,
     state: Mutex<Programs>,
     came: Condvar,
 }
@@ -292,6 +298,7 @@ impl Desk {
                 let program = self.take(number, pid)?;
                 let answer = Answer {
                     program,
+                    owned: self.owned,
                     command: self.command.clone(),
                 };
                 stream.write_all(&frame(&answer)?)

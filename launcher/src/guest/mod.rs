@@ -6,6 +6,7 @@
 //! agent's container     __container-init      pid 1: relay from the alias to the sidecar's socket, reaper, lifeline
 //!                       __container-run       exec'd by the engine: filters system calls and becomes the program
 //! micro-VM              __machine-init        as the guest's root: relay, the image made a bottle, lifeline
+//!                       __machine-idle        the machine's own program, in the place of its image's
 //!                       __machine-run         exec'd by smolvm: gives up root and becomes the program
 //! ```
 //!
@@ -15,6 +16,7 @@
 
 pub mod etc;
 pub mod health;
+pub mod idle;
 pub mod init;
 pub mod machine;
 pub mod probe;

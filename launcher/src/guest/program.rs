@@ -10,13 +10,17 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, mount_bind_recursive, mount_change, mount_remount,
+};
 use rustix::process::{Resource, Rlimit, chdir, setrlimit};
-use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
+use rustix::thread::{UnshareFlags, set_thread_gid, set_thread_groups, set_thread_uid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::machine::{Answer, SOCKET, Word, hide_resolvers};
 use super::run::NOT_FOUND;
 use super::{frame, read_frame};
+use crate::environment::AGENT_HOME;
 use crate::local::program::{bound_capabilities, give_up_capabilities};
 use crate::local::{seccomp, sys};
 
@@ -133,6 +137,9 @@ fn become_it(answer: Answer) -> io::Error {
     };
     let confined = || -> io::Result<()> {
         hide_resolvers()?;
+        if answer.owned {
+            keep_image()?;
+        }
         setrlimit(Resource::Core, no_core)?;
         // One thread: what holds for it holds for the process.
         set_thread_groups(&[])?;
@@ -151,6 +158,25 @@ fn become_it(answer: Answer) -> io::Error {
         .env_clear()
         .envs(program.env)
         .exec()
+}
+
+/// What of an image's files belongs to the program's user is not its to change: the image is read-only for it, but for
+/// where it has to write.
+fn keep_image() -> io::Result<()> {
+    sys::unshare(UnshareFlags::NEWNS)?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?;
+    // Recursively: a workspace can lie below one of them.
+    for path in [AGENT_HOME, "/tmp", "/var/tmp"] {
+        mount_bind_recursive(path, path)?;
+    }
+    Ok(mount_remount(
+        "/",
+        MountFlags::BIND | MountFlags::RDONLY,
+        c"",
+    )?)
 }
 
 /// Gives up root: capabilities out of the bounding set first, which needs one, then the user, which needs another.

@@ -18,6 +18,8 @@ pub enum ImageSource {
     Dockerfile(PathBuf),
     /// What `docker save` wrote, for machines, which need no engine with it.
     Archive(PathBuf),
+    /// What `smolvm pack create` wrote.
+    Pack(PathBuf),
     BuiltIn {
         provider: &'static str,
         #[serde(skip)]
@@ -47,7 +49,8 @@ impl ImageSource {
         }
     }
 
-    /// `~/x.tar`, `/x.tar`, `./x.tar`: relative to the manifest's directory. `None` where it is no path of an archive.
+    /// `~/x.tar`, `/x.tar`, `./x.tar`, or a pack, `./x.smolmachine`: relative to the manifest's directory. `None` where it is
+    /// no path of an archive.
     pub fn archive(
         text: &str,
         manifest: &Path,
@@ -56,9 +59,13 @@ impl ImageSource {
         let is_path = ["/", "./", "../", "~/"]
             .iter()
             .any(|start| text.starts_with(start));
-        if !is_path || !text.ends_with(".tar") {
-            return None;
-        }
+        type Made = fn(PathBuf) -> ImageSource;
+        let (made, how): (Made, &str) = match text.rsplit_once('.') {
+            _ if !is_path => return None,
+            Some((_, "tar")) => (Self::Archive, "docker save IMAGE -o FILE.tar"),
+            Some((_, "smolmachine")) => (Self::Pack, "smolvm pack create --image IMAGE -o FILE"),
+            _ => return None,
+        };
         let path = match (text.strip_prefix("~/"), home) {
             (Some(rest), Some(home)) => home.join(rest),
             (Some(_), None) => {
@@ -69,10 +76,8 @@ impl ImageSource {
             (None, _) => manifest.parent().unwrap_or(Path::new("/")).join(text),
         };
         Some(match std::fs::canonicalize(&path) {
-            Ok(path) if path.is_file() => Ok(Self::Archive(path)),
-            _ => Err(format!(
-                "image: {text} is not there; `docker save IMAGE -o FILE.tar` writes one"
-            )),
+            Ok(path) if path.is_file() => Ok(made(path)),
+            _ => Err(format!("image: {text} is not there; `{how}` writes one")),
         })
     }
 
@@ -106,6 +111,7 @@ impl fmt::Display for ImageSource {
             Self::Own => f.write_str("the launcher's own, with nothing else in it"),
             Self::Named(name) => write!(f, "{name}"),
             Self::Archive(path) => write!(f, "the archive {}", path.display()),
+            Self::Pack(path) => write!(f, "the pack {}", path.display()),
             Self::Dockerfile(path) => write!(f, "built from {}", path.display()),
             Self::BuiltIn { provider, .. } => {
                 write!(f, "built from the provider's Dockerfile ({provider})")

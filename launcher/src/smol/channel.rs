@@ -1,12 +1,14 @@
 //! How a machine's guest reaches the sidecar, chosen by what this smolvm has; the strongest first.
 //!
-//! * `socket`, from 1.7.0 on with `--mount-socket`: no network; a relay on the alias, to the sidecar's socket, which is
+//! * `socket`, from 1.8.0 on with `--mount-socket`: no network; a relay on the alias, to the sidecar's socket, which is
 //!   mounted. Locked: no network, no port, our socket alone.
 //! * `interceptor`, from 1.32.2 on, where it is asked for: virtio-net, whose every TCP connection smolvm hands to the
 //!   sidecar; a relay on the alias, to an address that means the sidecar. Locked: the list is that address, which is
 //!   nobody's, no name is resolved, and the machine starts with an interceptor alone.
-//! * `cidr`, from 1.8.0 on, where it is asked for: virtio-net; a relay on the alias, to the sidecar's address. Locked: the
-//!   list is that address, no name is resolved.
+//! * `cidr`, from 1.7.0 on, where it is asked for: virtio-net; a relay on the alias, to the sidecar's address. Locked:
+//!   the list is that address, no name is resolved. Before 1.8.0 a machine that is made from a pack loses network, list
+//!   and filter; where there is no `--allow-host-pattern` the filter cannot be asked for. What is lost is written into
+//!   the row.
 //!
 //! What else smolvm has is refused in words: before 1.1.3 whether a list is enforced depends on the libkrun that is
 //! loaded.
@@ -14,7 +16,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::version::{INSTALL, INTERCEPTS, KEEPS_LISTS, Offers, SOCKETS, SQLITE, VIRTIO, Version};
+use super::version::{INSTALL, INTERCEPTS, LISTS, Offers, SOCKETS, SQLITE, VIRTIO, Version};
 
 /// Asks for a channel by name, where it is not the strongest that is wanted.
 pub const VARIABLE: &str = "BOT_BOTTLE_SMOLVM_CHANNEL";
@@ -68,7 +70,11 @@ pub fn choose(version: Version, offers: Offers, asked: Option<Kind>) -> Result<K
     if version < VIRTIO {
         return Err(ChannelError::Tsi(version));
     }
-    if version < SOCKETS {
+    let oldest = match asked {
+        Some(Kind::Cidr) => LISTS,
+        _ => SOCKETS,
+    };
+    if version < oldest {
         return Err(ChannelError::Between(version));
     }
     let lacks = |option| ChannelError::Lacks { version, option };
@@ -77,20 +83,14 @@ pub fn choose(version: Version, offers: Offers, asked: Option<Kind>) -> Result<K
             return Err(lacks(option));
         }
     }
-    let cidr = version >= KEEPS_LISTS
-        && offers.allow_cidr
-        && (offers.allow_host_pattern || offers.allow_host);
     match asked {
         None if offers.mount_socket => Ok(Kind::Socket),
         // The weaker one only where it was asked for: it needs an address of the host's.
         None => Err(lacks("--mount-socket")),
         Some(Kind::Socket) if offers.mount_socket => Ok(Kind::Socket),
         Some(Kind::Socket) => Err(lacks("--mount-socket")),
-        Some(Kind::Cidr) if cidr => Ok(Kind::Cidr),
-        Some(Kind::Cidr) if version < KEEPS_LISTS => Err(ChannelError::Between(version)),
-        Some(Kind::Cidr) => Err(lacks(
-            "--allow-cidr with --allow-host-pattern or --allow-host",
-        )),
+        Some(Kind::Cidr) if offers.allow_cidr => Ok(Kind::Cidr),
+        Some(Kind::Cidr) => Err(lacks("--allow-cidr")),
         Some(Kind::Interceptor) if version < INTERCEPTS => Err(ChannelError::Interceptor(version)),
         Some(Kind::Interceptor)
             if offers.interceptor && offers.allow_cidr && offers.allow_host_pattern =>
@@ -150,10 +150,10 @@ mod tests {
             name: from(1, 0, 2),
             label: from(1, 8, 0),
             image: true,
+            from: true,
             mount_socket: from(1, 6, 4),
             allow_cidr: true,
-            allow_host_pattern: from(1, 32, 2),
-            allow_host: true,
+            allow_host_pattern: from(1, 20, 0),
             interceptor: from(1, 32, 2),
         }
     }
@@ -163,7 +163,7 @@ mod tests {
         use ChannelError::{Between, Redb, Tsi};
         let v = Version::new;
         type Refusal = fn(Version) -> ChannelError;
-        let refused: [(Version, Refusal); 9] = [
+        let refused: [(Version, Refusal); 11] = [
             (v(0, 1, 0), Redb),
             (v(0, 5, 20), Redb),
             (v(0, 6, 0), Tsi),
@@ -173,6 +173,8 @@ mod tests {
             (v(1, 4, 0), Between),
             (v(1, 6, 4), Between),
             (v(1, 6, 13), Between),
+            (v(1, 7, 0), Between),
+            (v(1, 7, 7), Between),
         ];
         for (version, why) in refused {
             let error = choose(version, offers(version), None).unwrap_err();
@@ -182,11 +184,12 @@ mod tests {
                 "{error}"
             );
         }
-        for version in [v(1, 7, 0), v(1, 7, 7), v(1, 8, 0), v(1, 9, 1), v(1, 32, 2)] {
+        for version in [v(1, 8, 0), v(1, 9, 1), v(1, 32, 2)] {
             assert_eq!(choose(version, offers(version), None), Ok(Kind::Socket));
         }
         let cidr = |version| choose(version, offers(version), Some(Kind::Cidr));
-        assert_eq!(cidr(v(1, 7, 7)), Err(Between(v(1, 7, 7))));
+        assert_eq!(cidr(v(1, 6, 13)), Err(Between(v(1, 6, 13))));
+        assert_eq!(cidr(v(1, 7, 0)), Ok(Kind::Cidr));
         assert_eq!(cidr(v(1, 8, 0)), Ok(Kind::Cidr));
         assert_eq!(cidr(v(1, 32, 2)), Ok(Kind::Cidr));
         let interceptor = |version| choose(version, offers(version), Some(Kind::Interceptor));
@@ -221,12 +224,16 @@ mod tests {
             let error = choose(version, offers, None).unwrap_err();
             assert!(matches!(error, ChannelError::Lacks { .. }), "{error}");
         }
-        let blind = Offers {
-            allow_host_pattern: false,
-            allow_host: false,
+        let listless = Offers {
+            allow_cidr: false,
             ..full
         };
-        assert!(choose(version, blind, Some(Kind::Cidr)).is_err());
+        assert!(choose(version, listless, Some(Kind::Cidr)).is_err());
+        let blind = Offers {
+            allow_host_pattern: false,
+            ..full
+        };
+        assert_eq!(choose(version, blind, Some(Kind::Cidr)), Ok(Kind::Cidr));
         let uninterrupted = Offers {
             interceptor: false,
             ..full

@@ -37,6 +37,16 @@ pub struct Demand {
     pub shares: Vec<Share>,
     /// The filter of names as the row has it, by what the create command was given.
     pub host_filter: String,
+    /// What the machine runs by itself, which is ours.
+    pub workload: Vec<String>,
+    /// What this version loses, or cannot be told, and is written into the row with the list.
+    pub lost: Lost,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    pub network: bool,
+    pub host_filter: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +86,18 @@ impl Demand {
             Way::Address(address) => Some(vec![format!("{}/32", address.ip())]),
             Way::Interceptor => Some(vec![format!("{}/32", SIDECAR.ip())]),
         }
+    }
+
+    /// What is written into the row with the list.
+    pub fn beside(&self) -> Vec<(&'static str, Value)> {
+        let mut beside = Vec::new();
+        if self.lost.network {
+            beside.push(("network", json!(true)));
+        }
+        if self.lost.host_filter {
+            beside.push(("dns_filter_hosts", json!([self.host_filter])));
+        }
+        beside
     }
 
     /// Holds the row against it; the first difference is the error.
@@ -147,7 +169,9 @@ impl Demand {
         }
         is("ports", &json!([]))?;
         is("mounts", &self.mounts())?;
+        is("cmd", &json!(self.workload))?;
         for key in [
+            "entrypoint",
             "env",
             "init",
             "secrets",

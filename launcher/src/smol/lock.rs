@@ -1,11 +1,11 @@
 //! `force_allowlist`: a machine has exactly this list, or it is not started.
 //!
-//! Equal is not written again. What differs is written under `BEGIN IMMEDIATE`, that one key alone, as the BLOB that
-//! smolvm reads, and read back through a connection of its own. Any doubt is an error, which leaves the machine where
+//! Equal is not written again. What differs is written under `BEGIN IMMEDIATE`, the list and the keys that were lost with
+//! it alone, as the BLOB that smolvm reads, and read back through a connection of its own. Any doubt is an error, which leaves the machine where
 //! it is: not started.
 
 use rusqlite::{TransactionBehavior, params};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::demand::{check_cidr, differs};
 use super::row::{Database, RowError};
@@ -19,17 +19,20 @@ pub enum Done {
     Patched,
 }
 
-/// Sees to it that the machine's list is `cidrs`, in this order and nothing else.
+/// Sees to it that the machine's list is `cidrs`, in this order and nothing else, and that each key of `beside` has its
+/// value: what `create` of some versions loses with the list, or cannot be told. All of it in one transaction, so that
+/// there is never a network without its list.
 pub fn force_allowlist(
     database: &Database,
     machine: &str,
     cidrs: &[String],
+    beside: &[(&'static str, Value)],
 ) -> Result<Done, RowError> {
-    let wanted = json!(cidrs);
+    let list = json!(cidrs);
     let refuse = |why: String| RowError::Differs {
         machine: machine.to_owned(),
         key: LIST.into(),
-        found: wanted.to_string(),
+        found: list.to_string(),
         wanted: why,
     };
     // An empty list is no policy at all for smolvm.
@@ -39,21 +42,37 @@ pub fn force_allowlist(
     for cidr in cidrs {
         check_cidr(cidr).map_err(&refuse)?;
     }
+    let mut wanted = vec![(LIST, list)];
+    wanted.extend(beside.iter().cloned());
     let row = database.read(machine)?;
-    if row.get(LIST) == Some(&wanted) {
+    if check(machine, &row, &wanted).is_ok() {
         return Ok(Done::WasEqual);
     }
     patch(database, machine, &wanted)?;
     // Through a new connection: what another program sees, not what this one believes.
-    let now = database.read(machine)?;
-    let found = now.get(LIST).unwrap_or(&Value::Null);
-    if found != &wanted {
-        return Err(differs(machine, LIST, found, &wanted.to_string()));
-    }
+    check(machine, &database.read(machine)?, &wanted)?;
     Ok(Done::Patched)
 }
 
-fn patch(database: &Database, machine: &str, wanted: &Value) -> Result<(), RowError> {
+fn check(
+    machine: &str,
+    row: &Map<String, Value>,
+    wanted: &[(&'static str, Value)],
+) -> Result<(), RowError> {
+    for (key, value) in wanted {
+        let found = row.get(*key).unwrap_or(&Value::Null);
+        if found != value {
+            return Err(differs(machine, key, found, &value.to_string()));
+        }
+    }
+    Ok(())
+}
+
+fn patch(
+    database: &Database,
+    machine: &str,
+    wanted: &[(&'static str, Value)],
+) -> Result<(), RowError> {
     let mut connection = database.open(true)?;
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -64,7 +83,9 @@ fn patch(database: &Database, machine: &str, wanted: &Value) -> Result<(), RowEr
     if ![json!("created"), json!("stopped")].contains(state) {
         return Err(differs(machine, "state", state, "created or stopped"));
     }
-    row.insert(LIST.to_owned(), wanted.clone());
+    for (key, value) in wanted {
+        row.insert((*key).to_owned(), value.clone());
+    }
     let bytes = serde_json::to_vec(&row).map_err(|error| RowError::Row {
         machine: machine.to_owned(),
         why: format!("cannot be written: {error}"),

@@ -8,17 +8,19 @@ use data_encoding::HEXLOWER;
 use proxy::secrets::Secret;
 use serde_json::{Value, json};
 
-use super::demand::{Demand, Moment, SIDECAR, Way};
+use super::demand::{Demand, Lost, Moment, SIDECAR, Way};
 use super::lock::{Done, force_allowlist};
 use super::note::Note;
 use super::program::{CallError, Caller, Failure, Smolvm, patience};
 use super::remove::remove;
 use super::row::{Database, RowError};
 use super::sweep::Watchdog;
+use super::version::KEEPS_LISTS;
 use crate::backend::BackendError;
 use crate::owner::Owner;
 use crate::state::Slug;
 use crate::undo::UndoStack;
+use crate::vm::image::{Archive, Form};
 use crate::vm::{self, share::Share};
 
 /// A first start unpacks the image.
@@ -41,7 +43,9 @@ impl From<RowError> for BackendError {
 pub struct Order<'a> {
     pub slug: &'a Slug,
     pub owner: &'a Owner,
-    pub image: &'a Path,
+    pub image: &'a Archive,
+    /// Runs the launcher in the machine.
+    pub command: &'a [String],
     pub shares: Vec<Share>,
     pub way: Way,
     /// Of the channel `interceptor`.
@@ -75,6 +79,12 @@ pub async fn start(
     undo: &mut UndoStack,
 ) -> Result<Machine, BackendError> {
     let caller = &smolvm.caller;
+    if order.image.form == Form::Pack && !smolvm.offers.from {
+        return Err(BackendError::Isolate(format!(
+            "this smolvm {} has no --from, so no machine can be made from a pack; use an image's archive",
+            smolvm.version
+        )));
+    }
     let note = Note::new(order.slug, order.owner, caller);
     let name = note.machine();
     let path = Note::path(order.notes, order.slug);
@@ -103,6 +113,8 @@ pub async fn start(
             true => format!("={nothing}"),
             false => nothing.clone(),
         },
+        workload: workload(order),
+        lost: lost(smolvm, order.image.form),
     };
     let arguments = create(smolvm, order, &name, nothing);
     caller
@@ -131,6 +143,21 @@ fn undone(caller: &Caller, name: &str, note: &Path, watchdog: Watchdog) -> std::
     watchdog.dismiss()
 }
 
+/// The machine's own program, so that none of its image's is. Versions before 1.32.2 do not start a machine without one.
+fn workload(order: &Order<'_>) -> Vec<String> {
+    let mut line = order.command.to_vec();
+    line.push("__machine-idle".into());
+    line
+}
+
+fn lost(smolvm: &Smolvm, form: Form) -> Lost {
+    let with_the_list = form == Form::Pack && smolvm.version < KEEPS_LISTS;
+    Lost {
+        network: with_the_list,
+        host_filter: with_the_list || !smolvm.offers.allow_host_pattern,
+    }
+}
+
 fn create(smolvm: &Smolvm, order: &Order<'_>, name: &str, nothing: String) -> Vec<String> {
     let mut line: Vec<String> = ["machine", "create", "--name", name]
         .map(str::to_owned)
@@ -148,7 +175,13 @@ fn create(smolvm: &Smolvm, order: &Order<'_>, name: &str, nothing: String) -> Ve
     }
     option("--cpus", vm::cpus().to_string());
     option("--mem", vm::memory().to_string());
-    option("--image", order.image.display().to_string());
+    option(
+        match order.image.form {
+            Form::Image => "--image",
+            Form::Pack => "--from",
+        },
+        order.image.path.display().to_string(),
+    );
     for share in &order.shares {
         let mode = if share.read_only { ":ro" } else { "" };
         option(
@@ -166,13 +199,14 @@ fn create(smolvm: &Smolvm, order: &Order<'_>, name: &str, nothing: String) -> Ve
                 _ => *SIDECAR.ip(),
             };
             option("--allow-cidr", format!("{ip}/32"));
+            // `--allow-host` is no substitute: the host must be able to resolve it.
             if smolvm.offers.allow_host_pattern {
                 option("--allow-host-pattern", nothing);
-            } else {
-                option("--allow-host", nothing);
             }
         }
     }
+    line.push("--".into());
+    line.extend(workload(order));
     line
 }
 
@@ -188,7 +222,8 @@ impl Machine {
     /// Nothing of it runs yet: the row is as it was asked for, or made so where only the list was lost.
     fn lock(&self) -> Result<(), BackendError> {
         if let Some(list) = self.demand.list() {
-            let done = force_allowlist(&self.database, &self.name, &list)?;
+            let beside = self.demand.beside();
+            let done = force_allowlist(&self.database, &self.name, &list, &beside)?;
             if done == Done::Patched {
                 tracing::debug!("the machine's list had to be written");
             }

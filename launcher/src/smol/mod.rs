@@ -22,6 +22,7 @@ mod listeners;
 mod lock;
 mod machine;
 pub mod note;
+pub mod pack;
 mod place;
 mod platform;
 mod program;
@@ -252,10 +253,12 @@ impl Backend for SmolMachines {
         let kept = vm::inside::parts(&self.base, directory).await?;
         let archive = vm::image::provide(&image.image, directory).await?;
         let way = self.way(bottle.directory, bottle.alias)?;
+        let command = kept.command();
         let order = machine::Order {
             slug: &plan.slug,
             owner: &Owner::current()?,
-            image: &archive.path,
+            image: &archive,
+            command: &command,
             shares: share::all("smolvm", bottle, &kept)?,
             way: way.clone(),
             interceptor: self.token.clone().map(|token| machine::Interceptor {
@@ -266,7 +269,6 @@ impl Backend for SmolMachines {
         };
         let machine = machine::start(&smolvm, &order, undo).await?;
         let door = smolvm.caller.door(&machine.name);
-        let command = kept.command();
         let first = First {
             line: door.exec(false, &command, &["__machine-init"]),
             patience: machine::ready(),
@@ -280,6 +282,7 @@ impl Backend for SmolMachines {
                 Way::Address(address) => guest::Way::Address(address),
                 Way::Interceptor => guest::Way::Address(SIDECAR),
             },
+            owned: archive.form == vm::image::Form::Pack,
             command,
             env: archive.env,
         };

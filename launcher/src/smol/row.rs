@@ -24,7 +24,7 @@ pub enum RowError {
     NoFile(PathBuf),
     #[error("smolvm's state {} {why}", path.display())]
     File { path: PathBuf, why: String },
-    #[error("smolvm's state {} cannot be read: {source}", path.display())]
+    #[error("smolvm's state {} cannot be read or written: {source}", path.display())]
     Sql {
         path: PathBuf,
         source: rusqlite::Error,

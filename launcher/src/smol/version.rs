@@ -19,9 +19,11 @@ pub struct Version {
 )]
 pub struct VersionError(pub String);
 
-/// The first that mounts sockets whatever a machine is created from.
-pub const SOCKETS: Version = Version::new(1, 7, 0);
-/// The first whose machines keep their list whatever they are created from.
+/// The first that mounts sockets where an image's programs see them: in 1.7.7 they are the guest's own system's.
+pub const SOCKETS: Version = Version::new(1, 8, 0);
+/// The oldest whose list is used.
+pub const LISTS: Version = Version::new(1, 7, 0);
+/// The first whose machines keep their list whatever they are created from; before, one made from a pack loses it.
 pub const KEEPS_LISTS: Version = Version::new(1, 8, 0);
 /// The first that keeps its state in SQLite.
 pub const SQLITE: Version = Version::new(0, 6, 0);
@@ -91,11 +93,12 @@ pub struct Offers {
     pub name: bool,
     pub label: bool,
     pub image: bool,
+    /// A machine can be made from a pack.
+    pub from: bool,
     pub mount_socket: bool,
     pub allow_cidr: bool,
-    /// A filter of host names that takes a pattern; `--allow-host` otherwise.
+    /// A filter of host names that takes a pattern. `--allow-host` takes only what the host can resolve.
     pub allow_host_pattern: bool,
-    pub allow_host: bool,
     pub interceptor: bool,
 }
 
@@ -119,10 +122,10 @@ impl Offers {
             name: has("--name"),
             label: has("--label"),
             image: has("--image"),
+            from: has("--from"),
             mount_socket: has("--mount-socket"),
             allow_cidr: has("--allow-cidr"),
             allow_host_pattern: has("--allow-host-pattern"),
-            allow_host: has("--allow-host"),
             interceptor: start.iter().any(|option| option == "--egress-interceptor"),
         }
     }
@@ -172,7 +175,7 @@ mod tests {
         let offers = Offers::parse(create, "      --egress-interceptor <ADDR>  Route");
         assert!(offers.name && offers.label && offers.image && offers.allow_cidr);
         assert!(offers.allow_host_pattern && offers.interceptor);
-        assert!(!offers.mount_socket && !offers.allow_host);
+        assert!(!offers.mount_socket && !offers.from);
         assert_eq!(Offers::parse("", ""), Offers::default());
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, params};
 use serde_json::{Map, Value, json};
 
-use super::demand::{Demand, Moment, Way, check_cidr};
+use super::demand::{Demand, Lost, Moment, Way, check_cidr};
 use super::lock::{Done, force_allowlist};
 use super::row::{Database, RowError};
 use crate::vm::share::Share;
@@ -86,6 +86,7 @@ fn socket_row() -> Value {
         "published_sockets": [{"direction": "mount", "guest_path": "/run/s.sock", "host_path": "/host/s.sock"}],
         "network": false, "gpu": null, "init": [], "remote_volumes": [], "env": [], "allowed_cidrs": null,
         "image": "local:f3", "labels": {"bot-bottle.slug": "x-000001"}, "ssh_agent": false, "cuda": false,
+        "entrypoint": [], "cmd": ["/bot-bottle/launcher", "__machine-idle"],
         "docker_socket": false, "restart": {"policy": "never", "max_retries": 0},
     })
 }
@@ -110,6 +111,8 @@ fn demand(way: Way) -> Demand {
             read_only: false,
         }],
         host_filter: "=nothing.invalid".into(),
+        workload: vec!["/bot-bottle/launcher".into(), "__machine-idle".into()],
+        lost: Lost::default(),
     }
 }
 
@@ -132,7 +135,7 @@ fn list() -> Vec<String> {
 }
 
 fn force(state: &State) -> Result<Done, RowError> {
-    force_allowlist(&state.database(), MACHINE, &list())
+    force_allowlist(&state.database(), MACHINE, &list(), &[])
 }
 
 /// What a start does with it.
@@ -176,6 +179,48 @@ fn a_lost_list_is_written_as_a_blob_and_every_other_key_is_kept() {
         assert_eq!(now, row);
         assert_eq!(force(&state).unwrap(), Done::WasEqual);
     }
+}
+
+/// As 1.7.7 and older write it for `--from PACK --allow-cidr`: nothing of a network is left.
+#[test]
+fn what_is_lost_with_the_list_is_written_with_it() {
+    let mut row = list_row(json!(null));
+    row["network"] = json!(false);
+    row["source_smolmachine"] = json!("/host/image.smolmachine");
+    let row_keys = row.as_object_mut().unwrap();
+    row_keys.remove("dns_filter_hosts");
+    let state = State::of(&row);
+
+    // Where it is not known that a version loses it, nothing but the list is written.
+    force(&state).unwrap();
+    let error = locked(&state).unwrap_err().to_string();
+    assert!(error.contains("`network` is false"), "{error}");
+
+    let state = State::of(&row);
+    let mut demand = by_list();
+    demand.lost = Lost {
+        network: true,
+        host_filter: true,
+    };
+    let force = || force_allowlist(&state.database(), MACHINE, &list(), &demand.beside());
+    assert_eq!(force().unwrap(), Done::Patched);
+    let (kind, bytes) = state.raw();
+    assert_eq!(kind, "blob");
+    row["network"] = json!(true);
+    row["allowed_cidrs"] = json!(list());
+    row["dns_filter_hosts"] = json!(["=nothing.invalid"]);
+    assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), row);
+    demand
+        .check(
+            &state.database().read(MACHINE).unwrap(),
+            Moment::BeforeStart,
+        )
+        .unwrap();
+    assert_eq!(force().unwrap(), Done::WasEqual);
+    // One of them alone is a difference too.
+    row["dns_filter_hosts"] = json!(["=another.invalid"]);
+    state.put(&row);
+    assert_eq!(force().unwrap(), Done::Patched);
 }
 
 /// The twelve, and some more.
@@ -341,10 +386,10 @@ fn only_one_address_of_one_host_is_a_list() {
         "",
     ] {
         assert!(check_cidr(bad).is_err(), "{bad}");
-        let result = force_allowlist(&state.database(), MACHINE, &[bad.to_owned()]);
+        let result = force_allowlist(&state.database(), MACHINE, &[bad.to_owned()], &[]);
         assert!(result.is_err(), "{bad}");
     }
-    assert!(force_allowlist(&state.database(), MACHINE, &[]).is_err());
+    assert!(force_allowlist(&state.database(), MACHINE, &[], &[]).is_err());
     let (_, bytes) = state.raw();
     assert_eq!(
         serde_json::from_slice::<Value>(&bytes).unwrap(),
@@ -354,7 +399,7 @@ fn only_one_address_of_one_host_is_a_list() {
 
 #[test]
 fn a_socket_machine_has_no_network_and_our_socket_alone() {
-    let changes: [(&str, Value); 16] = [
+    let changes: [(&str, Value); 19] = [
         ("network", json!(true)),
         ("network", Value::Null),
         ("allowed_cidrs", json!([])),
@@ -374,6 +419,9 @@ fn a_socket_machine_has_no_network_and_our_socket_alone() {
             json!([["/work", "/work", false], ["/home/me", "/home/me", true]]),
         ),
         ("env", json!([["A", "b"]])),
+        ("entrypoint", json!(["/evil"])),
+        ("cmd", json!([])),
+        ("cmd", json!(["/evil"])),
         ("ssh_agent", json!(true)),
         ("state", json!("running")),
         ("pid", json!(1)),

@@ -18,9 +18,10 @@ use crate::archive;
 use crate::backend::BackendError;
 use crate::docker;
 use crate::plan::ImageSource;
+use crate::smol;
 
 /// Of an archive's own descriptions; layers are only copied.
-const MAX_JSON: u64 = 16 * 1024 * 1024;
+pub(crate) const MAX_JSON: u64 = 16 * 1024 * 1024;
 const DIRECTORIES: [&str; 16] = [
     "bin",
     "bot-bottle",
@@ -53,7 +54,16 @@ const KEPT: [&str; 6] = [
 #[derive(Clone, Debug)]
 pub struct Archive {
     pub path: PathBuf,
+    pub form: Form,
     pub env: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As `docker save` writes it.
+    Image,
+    /// As `smolvm pack create` writes it.
+    Pack,
 }
 
 /// Writes it into `directory`, which is the bottle's.
@@ -63,7 +73,23 @@ pub async fn provide(source: &ImageSource, directory: &Path) -> Result<Archive, 
         std::fs::write(&path, own()?)?;
         return Ok(Archive {
             path,
+            form: Form::Image,
             env: Vec::new(),
+        });
+    }
+    if let ImageSource::Pack(pack) = source {
+        let (from, path) = (pack.clone(), directory.join("image.smolmachine"));
+        let to = path.clone();
+        let env = tokio::task::spawn_blocking(move || smol::pack::quieten(&from, &to))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(|error| {
+                BackendError::Isolate(format!("the pack {}: {error}", pack.display()))
+            })?;
+        return Ok(Archive {
+            path,
+            form: Form::Pack,
+            env,
         });
     }
     let saved = directory.join("image.saved");
@@ -82,7 +108,11 @@ pub async fn provide(source: &ImageSource, directory: &Path) -> Result<Archive, 
     if saved.exists() {
         std::fs::remove_file(saved)?;
     }
-    Ok(Archive { path, env })
+    Ok(Archive {
+        path,
+        form: Form::Image,
+        env,
+    })
 }
 
 /// An image of mount points.

@@ -33,6 +33,8 @@ pub struct Guest<'a> {
     pub user: User,
     /// The other end of its relay.
     pub way: Way,
+    /// Whether the image's files are this user's.
+    pub owned: bool,
     /// Runs the launcher in there.
     pub command: Vec<String>,
     /// The image's own environment.
@@ -208,6 +210,7 @@ fn briefing(guest: &Guest<'_>) -> io::Result<Briefing> {
         way: guest.way,
         uid: user.uid,
         gid: user.gid,
+        owned: guest.owned,
         command: guest.command.clone(),
         certificate: std::fs::read_to_string(bottle.directory.certificate()).map_err(|error| {
             io::Error::new(

@@ -7,6 +7,7 @@
     reason = "a failed expectation ends the test that it helps"
 )]
 
+pub mod pack;
 pub mod screen;
 
 use std::fs;

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use crate::common::{self, Host, eventually};
 
 /// What `machine create --help` of 1.32.2 offers, as far as it is used.
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 13] = [
     "name",
     "label",
     "image",
+    "from",
     "cpus",
     "mem",
     "volume",
@@ -66,6 +67,16 @@ impl Fake {
         );
         fake.write();
         fake
+    }
+
+    /// What the bottle's machines are made of, instead of an image.
+    pub fn pack(&mut self) -> &mut Self {
+        common::pack::pack(&self.host.home.join("image.smolmachine"), b"layer");
+        self.host.bottle(
+            "sh",
+            "agent_provider: {template: command, command: [sh, -c, \"{prompt}\"], image: ~/image.smolmachine}",
+        );
+        self
     }
 
     pub fn wish(&mut self, key: &str, value: Value) -> &mut Self {

@@ -275,6 +275,33 @@ fn a_list_that_create_forgets_is_written() {
         ran.stderr
     );
     assert_eq!(fake.started(), Vec::<serde_json::Value>::new());
+    // Not a test of its own: nothing else may listen on the address.
+    a_pack_starts_with_it(&address);
+}
+
+/// The same where a version loses it for machines of packs, with the network and the filter of names.
+fn a_pack_starts_with_it(address: &str) {
+    for (version, without) in [
+        (
+            "1.7.7",
+            &["label", "allow-host-pattern", "egress-interceptor"][..],
+        ),
+        ("1.9.1", &["allow-host-pattern", "egress-interceptor"]),
+        ("1.32.2", &[]),
+    ] {
+        let mut fake = Fake::new();
+        fake.pack()
+            .version(version, without)
+            .env("BOT_BOTTLE_SMOLVM_CHANNEL", "cidr")
+            .env("BOT_BOTTLE_SMOLVM_ADDRESS", address);
+        let ran = fake.host.sh("exit 3");
+        assert_eq!(ran.code, 3, "{version}: {}", ran.stderr);
+        let started = fake.started();
+        assert!(is_locked(&started[0]), "{version}: {}", started[0]);
+        let list = json!([format!("{address}/32")]);
+        assert_eq!(started[0]["allowed_cidrs"], list, "{version}");
+        fake.is_clean();
+    }
 }
 
 /// Any that is not loopback: the one that this machine goes out by, or the one of `.ci/with-engine`.

@@ -20,13 +20,14 @@ fn versions_that_cannot_be_locked_are_refused_with_what_to_install() {
         "allow-host-pattern",
         "egress-interceptor",
     ];
-    let table: [(&str, &[&str], &str); 8] = [
+    let table: [(&str, &[&str], &str); 9] = [
         ("0.5.20", &["name", "label", "mount-socket"], "redb"),
         ("0.8.0", &["name", "label", "mount-socket"], "TSI"),
         ("1.1.2", &old, "TSI"),
         ("1.1.3", &old, "no socket for every machine"),
         ("1.4.0", &old, "no socket for every machine"),
         ("1.6.13", &["label"], "no socket for every machine"),
+        ("1.7.7", &["label"], "no socket for every machine"),
         ("1.32.2", &["mount-socket"], "has no --mount-socket"),
         ("1.32.2", &["image"], "has no --image"),
     ];
@@ -47,11 +48,7 @@ fn versions_that_cannot_be_locked_are_refused_with_what_to_install() {
 #[test]
 fn versions_that_can_be_locked_are_used() {
     for (version, without) in [
-        (
-            "1.7.0",
-            &["label", "allow-host-pattern", "egress-interceptor"][..],
-        ),
-        ("1.8.0", &["allow-host-pattern", "egress-interceptor"]),
+        ("1.8.0", &["allow-host-pattern", "egress-interceptor"][..]),
         ("1.9.1", &["allow-host-pattern", "egress-interceptor"]),
         ("1.32.2", &[]),
     ] {
@@ -61,6 +58,26 @@ fn versions_that_can_be_locked_are_used() {
         assert_eq!(ran.code, 9, "{version}: {}", ran.stderr);
         fake.is_clean();
     }
+}
+
+#[test]
+fn a_pack_is_used_where_there_is_a_way_to() {
+    let mut fake = Fake::new();
+    fake.pack();
+    let ran = fake.host.sh("exit 9");
+    assert_eq!(ran.code, 9, "{}", ran.stderr);
+    fake.is_clean();
+
+    let mut fake = Fake::new();
+    fake.pack().version("1.32.2", &["from"]);
+    refuses(&fake, 1, "has no --from");
+    assert_eq!(fake.calls(), Vec::<String>::new());
+
+    let mut fake = Fake::new();
+    fake.pack();
+    std::fs::write(fake.host.home.join("image.smolmachine"), "rubbish").unwrap();
+    refuses(&fake, 1, "it is too short for a pack");
+    assert_eq!(fake.calls(), Vec::<String>::new());
 }
 
 #[test]

@@ -92,11 +92,15 @@ def options(arguments):
     return found, rest
 
 
-def create(given):
+def version():
+    return tuple(int(number) for number in WISH["version"].split("."))
+
+
+def create(given, command):
     name = given["--name"][0]
     if database().execute("SELECT 1 FROM vms WHERE name = ?", (name,)).fetchone():
         fail(f"machine '{name}' already exists or is being created")
-    if not pathlib.Path(given["--image"][0]).is_file():
+    if not pathlib.Path(given.get("--image", given.get("--from"))[0]).is_file():
         fail("no such image")
     mounts = []
     for volume in given.get("--volume", []):
@@ -109,13 +113,17 @@ def create(given):
         "published_sockets": [{"direction": "mount", **mount} for mount in sockets],
         "network": "--allow-cidr" in given, "env": [], "init": [], "allowed_cidrs": given.get("--allow-cidr"),
         "labels": dict(label.split("=", 1) for label in given.get("--label", [])), "ssh_agent": False,
+        "entrypoint": [], "cmd": command,
     }
     if "--allow-host-pattern" in given:
         row["dns_filter_hosts"] = ["=" + pattern for pattern in given["--allow-host-pattern"]]
     if "--allow-host" in given:
-        row["dns_filter_hosts"] = given["--allow-host"]
+        fail(f"--allow-host: failed to resolve '{given['--allow-host'][0]}'")
     if WISH.get("drop_list"):
         row["allowed_cidrs"] = None
+    if "--from" in given and version() < (1, 8, 0):
+        row.update(network=False, allowed_cidrs=None)
+        row.pop("dns_filter_hosts", None)
     row.update(WISH.get("row", {}))
     write(row)
     if WISH.get("read_only"):
@@ -143,6 +151,9 @@ def interceptor(row, given):
 def start(given):
     row = read(given["--name"][0])
     handed_to = interceptor(row, given)
+    # Older ones start the image's own, and ours has none.
+    if not row["cmd"] and version() < (1, 32, 2):
+        fail("start background CMD: no command given and image defines no entrypoint or cmd")
     place = directory(row["name"])
     place.mkdir(parents=True, exist_ok=True)
     config = place / "boot-config.json"
@@ -298,7 +309,7 @@ def main():
         strike(signal.SIGKILL)
     given, command = options(arguments[2:])
     if fault in ("error-after", "no-answer") and verb != "exec":
-        {"create": create, "start": start, "stop": stop, "delete": delete, "ls": listing,
+        {"create": lambda given: create(given, command), "start": start, "stop": stop, "delete": delete, "ls": listing,
          "data-dir": lambda given: print(directory(given["--name"][0]))}[verb](given)
         sys.stdout.flush()
         if fault == "error-after":
@@ -310,7 +321,7 @@ def main():
     if fault == "error-after":
         fail("an injected fault")
     if verb == "create":
-        create(given)
+        create(given, command)
     elif verb == "start":
         start(given)
     elif verb == "stop":

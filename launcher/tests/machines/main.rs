@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation ends the test")]
 
+#[path = "../common/mod.rs"]
 mod common;
 
+mod image;
+mod pack;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use common::screen::Attached;
@@ -47,11 +50,16 @@ fn host() -> Option<Host> {
             host.env.push((name.into(), value));
         }
     }
-    busybox(&host.home.join("image.tar"));
+    image::write(&host.home);
     host.bottle(
         "sh",
         "agent_provider: {template: command, command: [sh, -c, \"{prompt}\"], image: ~/image.tar}",
     );
+    host.bottle(
+        "packed",
+        "agent_provider: {template: command, command: [sh, -c, \"{prompt}\"], image: ~/image.smolmachine}",
+    );
+    host.agent("packed", "bottle: packed", "");
     Some(host)
 }
 
@@ -83,15 +91,20 @@ fn step(what: &str, since: &mut Instant) {
 fn the_demo_on_a_real_machine() {
     let Some(host) = host() else { return };
     let mut since = Instant::now();
-    let ran = host.run(&["start", "demo", "--timings"]);
-    println!("{}{}", ran.stderr, ran.stdout);
+    demo(&host, &[]);
+    step("the demo", &mut since);
+}
+
+/// All attacks failed, all controls passed, and nothing is left.
+fn demo(host: &Host, more: &[&str]) {
+    let ran = host.run(&[&["start", "demo", "--timings"], more].concat());
+    fixtures::tell!("{}{}", ran.stderr, ran.stdout);
     assert_eq!(ran.code, 0);
     assert!(ran.stdout.contains(GOOD), "{}", ran.stdout);
     for bad in ["LEAKED", "BROKEN", "MISSING"] {
         assert!(!ran.stdout.contains(bad), "{}", ran.stdout);
     }
-    eventually("something is left", || left(&host).is_empty());
-    step("the demo", &mut since);
+    eventually("something is left", || left(host).is_empty());
 }
 
 #[test]
@@ -173,68 +186,4 @@ fn machines(host: &Host) -> Vec<String> {
             (line.contains(&home) && line.contains("_boot-vm")).then_some(line)
         })
         .collect()
-}
-
-/// An archive as `docker save` writes one: busybox, and a program that it wants run.
-fn busybox(path: &Path) {
-    let mut layer = tar::Builder::new(Vec::new());
-    let header = |mode: u32, size: u64| {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(mode);
-        header.set_size(size);
-        header
-    };
-    for directory in [
-        "bin", "etc", "tmp", "proc", "sys", "dev", "run", "root", "usr/bin",
-    ] {
-        let mut header = header(0o755, 0);
-        header.set_entry_type(tar::EntryType::Directory);
-        layer
-            .append_data(&mut header, format!("{directory}/"), std::io::empty())
-            .unwrap();
-    }
-    let busybox = fs::read("/bin/busybox").unwrap();
-    layer
-        .append_data(
-            &mut header(0o755, busybox.len() as u64),
-            "bin/busybox",
-            busybox.as_slice(),
-        )
-        .unwrap();
-    for name in [
-        "sh", "id", "cat", "ls", "ip", "grep", "head", "uname", "stty", "mktemp", "sleep", "true",
-    ] {
-        let mut link = header(0o777, 0);
-        link.set_entry_type(tar::EntryType::Symlink);
-        layer
-            .append_link(&mut link, format!("bin/{name}"), "busybox")
-            .unwrap();
-    }
-    let layer = layer.into_inner().unwrap();
-    let digest: String = <sha2::Sha256 as sha2::Digest>::digest(&layer)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let config = serde_json::json!({
-        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
-        "config": {"Entrypoint": ["/bin/no-such-program"], "Env": ["FROM_THE_IMAGE=yes", "PATH=/bin"]},
-    });
-    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": ["t:1"], "Layers": ["layer.tar"]}]);
-    let mut archive = tar::Builder::new(fs::File::create(path).unwrap());
-    for (name, content) in [
-        ("config.json", config.to_string().into_bytes()),
-        ("manifest.json", manifest.to_string().into_bytes()),
-        ("layer.tar", layer),
-    ] {
-        archive
-            .append_data(
-                &mut header(0o644, content.len() as u64),
-                name,
-                content.as_slice(),
-            )
-            .unwrap();
-    }
-    archive.finish().unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
 }
