@@ -245,6 +245,12 @@ fn apples(image: Option<&ImageSource>) -> Result<Machine, Vec<Missing>> {
     // Whether it can be here at all is said first.
     let reached = apple::preflight()?;
     let image = source(image)?;
+    if matches!(image, ImageSource::Pack(_)) {
+        return Err(vec![Missing {
+            what: format!("the image is {image}, which is smolvm's alone"),
+            remedy: "write the name of an image into the bottle, or `image: ./x.tar`".into(),
+        }]);
+    }
     Ok(Machine {
         image,
         engine: "container",
