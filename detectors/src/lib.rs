@@ -32,7 +32,7 @@ pub use finding::{Confidence, Field, Finding, Location, Matched, RuleId, Severit
 pub use inbound::{InjectionDetector, InjectionStream};
 pub use known::{KnownSecret, KnownSecretError};
 pub use redact::redact;
-pub use scanner::{BuildError, Scanner, ScannerBuilder};
+pub use scanner::{BuildError, Pass, Scanner, ScannerBuilder};
 pub use stream::Stream;
 pub use structure::{Document, Format};
 pub use tokens::{ShapeError, TOKEN_RULES, TokenRule, UserRules, UserRulesError};

@@ -1,5 +1,6 @@
 //! The front door: [`Scanner`] and its builder.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::finding::{Finding, Location, RuleId, Severity};
@@ -9,7 +10,7 @@ use crate::memory::Memory;
 use crate::stream::Stream;
 use crate::tokens::{Anchor, Anchors, ShapeError, TokenEngine, UserRules};
 use crate::view::{self, MAX_HELD};
-use crate::window::{BLOCK, Engines, History, LOOK_AHEAD, windows};
+use crate::window::{BLOCK, Engines, History, LOOK_AHEAD, Window, windows};
 
 /// A set of detectors, built once and shared by every connection; a clone is a reference count.
 ///
@@ -37,13 +38,7 @@ impl Scanner {
         let mut findings = Vec::new();
         let mut history = History::default();
         for window in windows(input, self.engines.look_ahead) {
-            self.engines.scan_window(
-                location,
-                window,
-                self.memory.as_deref(),
-                &mut history,
-                &mut findings,
-            );
+            self.scan_window(location, window, &mut history, &mut findings);
         }
         findings
     }
@@ -56,6 +51,30 @@ impl Scanner {
         };
         windows(input, self.engines.look_ahead)
             .all(|window| memory.tag(&window).is_some_and(|tag| memory.knows(&tag)))
+    }
+
+    fn scan_window(
+        &self,
+        location: &Location,
+        window: Window<'_>,
+        history: &mut History,
+        findings: &mut Vec<Finding>,
+    ) {
+        let memory = self.memory.as_deref();
+        self.engines
+            .scan_window(location, window, memory, history, findings);
+    }
+
+    /// As [`Scanner::scan`], in steps of a window each, between which something else can be done.
+    pub fn pass<B: AsRef<[u8]>>(&self, location: Location, input: B) -> Pass<B> {
+        Pass {
+            scanner: self.clone(),
+            location,
+            input,
+            at: 0,
+            history: History::default(),
+            findings: Vec::new(),
+        }
     }
 
     /// How many bytes, of the input and of all its views, the engines are run over to scan `input`: a measure of the work
@@ -130,6 +149,51 @@ impl Scanner {
     /// which is when a long block of zstd goes on.
     pub fn look_behind(&self) -> usize {
         BLOCK + self.engines.look_ahead.max(MAX_HELD)
+    }
+}
+
+/// A scan of a whole input that is done in steps; made by [`Scanner::pass`].
+pub struct Pass<B> {
+    scanner: Scanner,
+    location: Location,
+    input: B,
+    /// The window that is next.
+    at: usize,
+    history: History,
+    findings: Vec<Finding>,
+}
+
+impl<B> fmt::Debug for Pass<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The input is the agent's data and may hold a secret.
+        f.debug_struct("Pass")
+            .field("location", &self.location)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: AsRef<[u8]>> Pass<B> {
+    /// Scans a window, of 64 KiB. After the last one: all that was found, once.
+    pub fn step(&mut self) -> Option<Vec<Finding>> {
+        let look_ahead = self.scanner.engines.look_ahead;
+        let mut rest = windows(self.input.as_ref(), look_ahead).skip(self.at);
+        if let Some(window) = rest.next() {
+            self.at += 1;
+            self.scanner.scan_window(
+                &self.location,
+                window,
+                &mut self.history,
+                &mut self.findings,
+            );
+        }
+        let more = rest.next().is_some();
+        (!more).then(|| std::mem::take(&mut self.findings))
+    }
+
+    /// What is scanned.
+    pub fn input(&self) -> &B {
+        &self.input
     }
 }
 
@@ -237,4 +301,52 @@ impl ScannerBuilder {
 pub struct BuildError {
     rule: RuleId,
     reason: ShapeError,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::window::BLOCK;
+
+    #[test]
+    fn in_steps_the_same_is_found() {
+        let scanner = Scanner::builder().token_patterns(true).build().unwrap();
+        let key = b" AKIAIOSFODNN7EXAMPLE "; // gitleaks:allow
+        for length in [
+            0,
+            1,
+            key.len(),
+            BLOCK - 1,
+            BLOCK,
+            BLOCK + 1,
+            3 * BLOCK,
+            3 * BLOCK + 9,
+        ] {
+            let mut text: Vec<u8> = b"some words. "
+                .iter()
+                .copied()
+                .cycle()
+                .take(length)
+                .collect();
+            for at in [0, BLOCK - 9, 2 * BLOCK, 3 * BLOCK - 4] {
+                if let Some(place) = text.get_mut(at..at + key.len()) {
+                    place.copy_from_slice(key);
+                }
+            }
+            let mut pass = scanner.pass(Location::Body, &text);
+            let mut steps = 1;
+            let found = loop {
+                match pass.step() {
+                    Some(found) => break found,
+                    None => steps += 1,
+                }
+            };
+            let spans = |found: &[Finding]| -> Vec<_> {
+                found.iter().map(|finding| finding.span.clone()).collect()
+            };
+            let whole = scanner.scan(&Location::Body, &text);
+            assert_eq!(spans(&found), spans(&whole), "{length} bytes");
+            assert_eq!(steps, length.div_ceil(BLOCK).max(1), "{length} bytes");
+        }
+    }
 }

@@ -72,6 +72,12 @@ impl Stream {
         findings
     }
 
+    /// Whether a chunk of this length completes a window, which is when [`Stream::push`] takes long.
+    pub fn completes_window(&self, chunk: usize) -> bool {
+        let pending = (self.end() - self.scanned) as usize + chunk;
+        pending >= BLOCK + self.engines.look_ahead
+    }
+
     /// Says that the input is over, and returns the findings in what was still held back.
     ///
     /// What is pushed afterwards is another input, whose offsets go on from where this one ended.

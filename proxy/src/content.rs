@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use bytes::Bytes;
+
 use crate::limits;
 use crate::message::Headers;
 
@@ -53,25 +55,50 @@ impl Codings {
         self.0.is_empty()
     }
 
-    /// Shows each layer's bytes, outermost first; bounded in size and ratio. Two layers are in memory at a time.
-    pub fn decode(&self, body: &[u8], mut see: impl FnMut(&[u8])) -> Result<(), &'static str> {
-        let mut last: Option<Vec<u8>> = None;
+    /// The body under each coding, outermost first.
+    pub fn layers(&self, body: Bytes) -> Layers {
         let bound = (body.len() as u64)
             .saturating_mul(limits::DECODE_RATIO)
             .saturating_add(64 * 1024);
-        let bound = bound.min(limits::DECODE_BYTES);
-        for coding in self.0.iter().rev() {
-            let output = undo(*coding, last.as_deref().unwrap_or(body), bound)?;
-            see(&output);
-            last = Some(output);
+        Layers {
+            codings: self.0.clone(),
+            last: body,
+            bound: bound.min(limits::DECODE_BYTES),
         }
-        Ok(())
+    }
+
+    /// The body under all codings.
+    pub fn plain(&self, body: Bytes) -> Result<Bytes, &'static str> {
+        self.layers(body.clone()).try_fold(body, |_, layer| layer)
     }
 }
 
-fn undo(coding: Coding, input: &[u8], bound: u64) -> Result<Vec<u8>, &'static str> {
+/// Undoes a coding after the other; bounded in size and ratio. Two layers are in memory at a time.
+#[derive(Debug)]
+pub struct Layers {
+    codings: Vec<Coding>,
+    last: Bytes,
+    bound: u64,
+}
+
+impl Iterator for Layers {
+    type Item = Result<Bytes, &'static str>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let coding = self.codings.pop()?;
+        let undone = undo(coding, &self.last, self.bound);
+        match &undone {
+            Ok(_) if self.codings.is_empty() => self.last = Bytes::new(),
+            Ok(layer) => self.last = layer.clone(),
+            Err(_) => self.codings.clear(),
+        }
+        Some(undone)
+    }
+}
+
+fn undo(coding: Coding, input: &[u8], bound: u64) -> Result<Bytes, &'static str> {
     if input.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Bytes::new());
     }
     match coding {
         Coding::Gzip => read(flate2::bufread::MultiGzDecoder::new(input), bound),
@@ -82,6 +109,7 @@ fn undo(coding: Coding, input: &[u8], bound: u64) -> Result<Vec<u8>, &'static st
             Err(_) => Err(Unreadable::Corrupt),
         },
     }
+    .map(Bytes::from)
     .map_err(Unreadable::words)
 }
 
@@ -193,12 +221,8 @@ mod tests {
             ("zstd", zstd),
             ("zstd, gzip", twice),
         ] {
-            let mut last = Vec::new();
-            codings(value)
-                .unwrap()
-                .decode(&body, |layer| last = layer.to_vec())
-                .unwrap();
-            assert_eq!(last, plain, "{value}");
+            let last = codings(value).unwrap().plain(body.into());
+            assert_eq!(last, Ok(plain.clone().into()), "{value}");
         }
     }
 
@@ -238,7 +262,7 @@ mod tests {
         );
         let raw = read(flate2::bufread::DeflateDecoder::new(&body[..]), 1 << 20).unwrap();
         assert!(raw.windows(10).any(|window| window == b"the secret"));
-        assert!(codings("deflate").unwrap().decode(&body, |_| ()).is_err());
+        assert!(codings("deflate").unwrap().plain(body.into()).is_err());
     }
 
     #[test]
@@ -246,15 +270,10 @@ mod tests {
         assert!(codings("compress").is_err());
         assert!(codings("gzip, aes").is_err());
         assert!(codings("gzip,gzip,gzip,gzip,gzip").is_err());
-        assert!(
-            codings("gzip")
-                .unwrap()
-                .decode(b"not gzip", |_| ())
-                .is_err()
-        );
-        let bomb = gzip(&vec![0u8; 64 << 20]);
+        let plain = |body: Vec<u8>| codings("gzip").unwrap().plain(body.into());
+        assert!(plain(b"not gzip".to_vec()).is_err());
         assert_eq!(
-            codings("gzip").unwrap().decode(&bomb, |_| ()),
+            plain(gzip(&vec![0u8; 64 << 20])),
             Err("it decodes to more than is inspected")
         );
     }
@@ -280,7 +299,7 @@ mod tests {
             body.extend_from_slice(b"trailing bytes that no decoder read");
             // The raw body is scanned too, so what follows is never unseen; still it must not decode as clean.
             assert!(
-                codings(value).unwrap().decode(&body, |_| ()).is_err(),
+                codings(value).unwrap().plain(body.into()).is_err(),
                 "{value}"
             );
         }

@@ -5,10 +5,12 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use detectors::{Document, Finding, Format, Location, Scanner, Severity, header_injection, redact};
+use detectors::{
+    Document, Finding, Format, Location, Pass, Scanner, Severity, header_injection, redact,
+};
 
 use crate::audit::printable;
-use crate::content::Codings;
+use crate::content::{Codings, Layers};
 use crate::judge::Judge;
 pub use crate::judge::caseless;
 use crate::limits;
@@ -275,26 +277,74 @@ impl BodyFindings {
     }
 }
 
-/// `all` judges what is shown of the names of fields.
-pub fn body(
-    scanner: &Scanner,
-    all: &Scanner,
-    codings: &Codings,
-    format: &Format,
-    body: &Bytes,
-) -> Result<BodyFindings, &'static str> {
-    let found_in = |bytes: &[u8]| {
-        let mut found = scanner.scan(&Location::Body, bytes);
-        // Only what was found asks what the text claims to be.
-        if !found.is_empty() {
-            Document::new(format, bytes).locate(all, &mut found);
+/// Findings in a short body without a coding. `all` judges what is shown of the names of fields.
+pub fn body(scanner: &Scanner, all: &Scanner, format: &Format, body: &[u8]) -> BodyFindings {
+    BodyFindings {
+        raw: located(all, format, body, scanner.scan(&Location::Body, body)),
+        decoded: Vec::new(),
+    }
+}
+
+/// Only what was found asks what the text claims to be.
+fn located(all: &Scanner, format: &Format, body: &[u8], mut found: Vec<Finding>) -> Vec<Finding> {
+    if !found.is_empty() {
+        Document::new(format, body).locate(all, &mut found);
+    }
+    found
+}
+
+/// The scan of a body that may take long, in steps.
+pub struct BodyScan {
+    scanner: Judge,
+    all: Judge,
+    format: Format,
+    /// What is still to be decoded.
+    layers: Layers,
+    pass: Pass<Bytes>,
+    /// Once that pass is over.
+    raw: Option<Vec<Finding>>,
+    decoded: Vec<Finding>,
+}
+
+impl BodyScan {
+    pub fn new(
+        scanner: &Judge,
+        all: &Judge,
+        codings: &Codings,
+        format: &Format,
+        body: &Bytes,
+    ) -> Self {
+        Self {
+            scanner: scanner.clone(),
+            all: all.clone(),
+            format: format.clone(),
+            layers: codings.layers(body.clone()),
+            pass: scanner.pass(Location::Body, body.clone()),
+            raw: None,
+            decoded: Vec::new(),
         }
-        found
-    };
-    let raw = found_in(body);
-    let mut decoded = Vec::new();
-    codings.decode(body, |layer| decoded.extend(found_in(layer)))?;
-    Ok(BodyFindings { raw, decoded })
+    }
+
+    /// Scans a window, or decodes a layer. What was found, or why it cannot be decoded, once that is all.
+    pub fn step(&mut self) -> Option<Result<BodyFindings, &'static str>> {
+        let found = self.pass.step()?;
+        let found = located(&self.all, &self.format, self.pass.input(), found);
+        match self.raw {
+            None => self.raw = Some(found),
+            Some(_) => self.decoded.extend(found),
+        }
+        match self.layers.next() {
+            Some(Ok(layer)) => {
+                self.pass = self.scanner.pass(Location::Body, layer);
+                None
+            }
+            Some(Err(why)) => Some(Err(why)),
+            None => Some(Ok(BodyFindings {
+                raw: self.raw.take().unwrap_or_default(),
+                decoded: std::mem::take(&mut self.decoded),
+            })),
+        }
+    }
 }
 
 /// What a request says its body is.

@@ -17,6 +17,7 @@ mod confine;
 mod content;
 mod control;
 mod credential;
+mod crew;
 mod descriptors;
 mod echo;
 mod exchange;

@@ -30,9 +30,9 @@ pub const HELD_UNIT: usize = 16 * 1024;
 pub const HELD_WAIT: Duration = Duration::from_secs(10);
 /// Bodies that are decoded at the same time.
 pub const DECODES: usize = 2;
-/// A body of this size is scanned aside, so that other connections go on meanwhile. Below, to step aside costs as much
-/// as the scan.
-pub const ASIDE_BYTES: usize = 256 * 1024;
+/// A body that is longer, or has a coding, is looked at by the crew, where it holds up nobody. Below, to hand it over takes
+/// longer than to scan what of it is new.
+pub const ASIDE_BYTES: usize = 64 * 1024;
 /// Texts that are remembered as free of findings, for each set of detectors, and how long one may be.
 pub const CLEAN_TEXTS: usize = 1024;
 pub const CLEAN_BYTES: usize = 256;

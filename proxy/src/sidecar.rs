@@ -15,6 +15,8 @@ use tokio_util::task::TaskTracker;
 use crate::audit::{Audit, Broken, Record};
 use crate::ca::{Authority as CertificateAuthority, CaError};
 use crate::config::File;
+use crate::content::Codings;
+use crate::crew::Crew;
 use crate::host::Authority;
 use crate::limits;
 use crate::logs::Limiter;
@@ -46,6 +48,8 @@ pub enum StartError {
     },
     #[error("the system has no randomness")]
     Randomness,
+    #[error("no thread for scans could be started: {0}")]
+    Crew(std::io::Error),
 }
 
 #[derive(Debug)]
@@ -70,7 +74,9 @@ pub struct Sidecar {
     /// In units of [`limits::HELD_UNIT`].
     held: Arc<Semaphore>,
     /// Bodies that may be decoded at once: each may take [`limits::DECODE_BYTES`] twice.
-    pub decoding: Semaphore,
+    pub decoding: Arc<Semaphore>,
+    /// Does what takes long.
+    pub crew: Crew,
     /// Told of every connection of an agent's that has ended.
     pub ended: Arc<Notify>,
     pub stopping: CancellationToken,
@@ -133,7 +139,8 @@ impl Sidecar {
             audit,
             agent_h2: Cache::new(1024),
             last_agent_h2: AtomicBool::new(true),
-            decoding: Semaphore::new(limits::DECODES),
+            decoding: Arc::new(Semaphore::new(limits::DECODES)),
+            crew: Crew::start().map_err(StartError::Crew)?,
             held: Arc::new(Semaphore::new(limits::HELD_BYTES / limits::HELD_UNIT)),
             ended: Arc::new(Notify::new()),
             stopping: CancellationToken::new(),
@@ -187,6 +194,19 @@ impl Sidecar {
             None => *room = Some(permit),
         }
         Ok(())
+    }
+
+    /// It is given back with the work, which may go on for a while when nobody waits for it any more.
+    pub async fn turn_to_decode(
+        &self,
+        codings: &Codings,
+    ) -> Result<Option<OwnedSemaphorePermit>, Cause> {
+        if codings.is_plain() {
+            return Ok(None);
+        }
+        let turns = Arc::clone(&self.decoding);
+        let turn = turns.acquire_owned().await;
+        turn.map(Some).map_err(|_| Cause::Internal)
     }
 
     /// A refusal stands even where it cannot be recorded.

@@ -4,6 +4,7 @@
 //! until nothing more is found, so that one finding cannot stand before another. Where something cannot be cut out
 //! (a name, what stands across fields, a compressed body) nothing can be approved.
 
+use bytes::Bytes;
 use detectors::{Finding, Location, Scanner, Via, redact};
 
 use super::{Exchange, Reply, RequestBody};
@@ -69,12 +70,12 @@ impl Exchange<'_> {
     }
 
     /// Findings of a held body, of which at least one blocks.
-    pub(super) fn ask_about_body(
+    pub(super) async fn ask_about_body(
         &mut self,
         desk: &Desk,
         route: &Route,
         codings: &Codings,
-        body: &[u8],
+        body: &Bytes,
         findings: &BodyFindings,
     ) -> Result<(), Refusal> {
         let mut found = blocking(&findings.raw);
@@ -82,7 +83,10 @@ impl Exchange<'_> {
             found.extend(blocking(&findings.decoded));
             return Err(not(Why::Place, found));
         }
-        match exhausted(self.ruling.scanners.of(route.detectors), found, body) {
+        let scanner = self.ruling.scanners.of(route.detectors).clone();
+        let text = body.clone();
+        let all = self.aside_once(body.len(), move || exhausted(&scanner, found, &text));
+        match all.await? {
             Ok(found) => self.ask(desk, route, found, body),
             Err(found) => Err(not(Why::TooMany, found)),
         }
@@ -289,9 +293,7 @@ fn exhausted(
     let mut text = text.to_vec();
     for _ in 0..ROUNDS {
         text = redact(&text, &round);
-        round = super::aside(text.len(), || {
-            blocking(&scanner.scan(&Location::Body, &text))
-        });
+        round = blocking(&scanner.scan(&Location::Body, &text));
         if round.is_empty() {
             return Ok(found);
         }

@@ -208,9 +208,9 @@ impl<B: RequestBody> Messages<'_, '_, B> {
                             &data,
                         )?;
                     }
-                    let mut released = window.push(data)?;
+                    let mut released = window.push(data).await?;
                     if *left == 0 {
-                        let rest = window.finish()?;
+                        let rest = window.finish().await?;
                         released = [released, rest].concat().into();
                         self.state = State::Between;
                     }

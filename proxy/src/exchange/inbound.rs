@@ -5,6 +5,8 @@
 //! bodies: to undo a coding and apply it again would cost more than it saves here, and would delay every event of a
 //! stream. An origin that compresses all the same is read up to the hold limit, and refused beyond.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use detectors::{Finding, InjectionStream, Location};
 
@@ -14,6 +16,7 @@ use crate::echo;
 use crate::inspect;
 use crate::message::{Frame, Headers, RequestHead, Size};
 use crate::policy::Route;
+use crate::sidecar::Sidecar;
 use crate::upstream::response::Response;
 use crate::verdict::{Cause, Refusal};
 
@@ -22,6 +25,8 @@ const SHORT: u64 = 64 * 1024;
 
 /// The judge of one response.
 pub struct Inbound {
+    sidecar: Arc<Sidecar>,
+    connection: u64,
     echo: Option<echo::Scrubber>,
     body: Option<echo::Stream>,
     detector: Option<detectors::InjectionDetector>,
@@ -54,6 +59,8 @@ impl Exchange<'_> {
             .injection_detector
             .then(|| self.ruling.injection.clone());
         Inbound {
+            sidecar: Arc::clone(self.sidecar),
+            connection: self.pool.number,
             body: echo.as_ref().map(echo::Scrubber::stream),
             echo,
             injection: detector
@@ -226,18 +233,29 @@ impl Inbound {
         let unreadable = |why: &str| Refusal::from(Cause::ResponseEncoding(why.into()));
         let codings = Codings::parse(&response.head.headers).map_err(unreadable)?;
         let held = read(response, self.hold).await?;
-        let mut echoed = false;
-        let mut findings = Vec::new();
-        codings
-            .decode(&held.body, |layer| {
-                if let Some(scrubber) = &self.echo {
-                    echoed |= scrubber.scrub(&Bytes::copy_from_slice(layer)).is_some();
+        let (echo, detector) = (self.echo.clone(), self.detector.clone());
+        let turn = self.sidecar.turn_to_decode(&codings).await?;
+        let (mut layers, mut echoed, mut findings) =
+            (codings.layers(held.body.clone()), false, Vec::new());
+        let crew = &self.sidecar.crew;
+        let looked = crew.run(self.connection, move || {
+            let _turn = &turn;
+            match layers.next() {
+                None => Some(Ok((echoed, std::mem::take(&mut findings)))),
+                Some(Err(why)) => Some(Err(why)),
+                Some(Ok(layer)) => {
+                    if let Some(scrubber) = &echo {
+                        echoed |= scrubber.scrub(&layer).is_some();
+                    }
+                    if let Some(detector) = &detector {
+                        findings.extend(detector.scan(&Location::Body, &layer));
+                    }
+                    None
                 }
-                if let Some(detector) = &self.detector {
-                    findings.extend(detector.scan(&Location::Body, layer));
-                }
-            })
-            .map_err(unreadable)?;
+            }
+        });
+        let looked = looked.await.map_err(Cause::from)?;
+        let (echoed, findings) = looked.map_err(unreadable)?;
         self.judge(findings)?;
         if echoed {
             self.echoes += 1;

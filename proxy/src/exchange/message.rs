@@ -74,10 +74,18 @@ impl<'a> Exchange<'a> {
                 findings: redacted,
             });
         }
-        let mut plain = sent.clone();
-        codings
-            .decode(&sent, |layer| plain = Bytes::copy_from_slice(layer))
-            .map_err(Cause::ContentEncoding)?;
+        let plain = if codings.is_plain() {
+            sent.clone()
+        } else {
+            let turn = self.sidecar.turn_to_decode(&codings).await?;
+            let sent = sent.clone();
+            self.aside_once(usize::MAX, move || {
+                let _turn = turn;
+                codings.plain(sent)
+            })
+            .await?
+            .map_err(Cause::ContentEncoding)?
+        };
         let plain = essence(&plain);
         let scanner = self.ruling.scanners.of(route.detectors);
         let findings = across.judge(scanner, &place, kind, &plain);
@@ -122,7 +130,13 @@ impl<'a> Exchange<'a> {
     }
 
     pub fn window(&self, route: &'a Route, what: &'static str) -> super::Window<'a> {
-        super::Window::new(self.sidecar, self.ruling, route, Location::Message(what))
+        super::Window::new(
+            self.sidecar,
+            self.ruling,
+            route,
+            self.pool.number,
+            Location::Message(what),
+        )
     }
 
     pub fn scan_across<const KINDS: usize>(

@@ -23,7 +23,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::config::{OnMatch, OnOversize};
 use crate::content::Codings;
 use crate::credential;
-use crate::inspect;
+use crate::inspect::{self, BodyScan};
 use crate::limits;
 use crate::message::{BodyError, Frame, Headers, RequestHead, ResponseHead, Size};
 use crate::policy::{Decision, Question, Route};
@@ -471,19 +471,18 @@ impl<'a> Exchange<'a> {
             _ => body.clone(),
         };
         let all = self.ruling.scanners.all();
-        let inspect = || inspect::body(scanner, all, codings, format, &judged);
-        let found = if codings.is_plain() {
-            aside(judged.len(), inspect)
+        let mut found = if codings.is_plain() && judged.len() <= limits::ASIDE_BYTES {
+            inspect::body(scanner, all, format, &judged)
         } else {
-            let _turn = self
-                .sidecar
-                .decoding
-                .acquire()
-                .await
-                .map_err(|_| Cause::Internal)?;
-            aside(usize::MAX, inspect)
+            let mut scan = BodyScan::new(scanner, all, codings, format, &judged);
+            let turn = self.sidecar.turn_to_decode(codings).await?;
+            self.aside(move || {
+                let _turn = &turn;
+                scan.step()
+            })
+            .await?
+            .map_err(Cause::ContentEncoding)?
         };
-        let mut found = found.map_err(Cause::ContentEncoding)?;
         if let Some(place) = &self.place {
             found.move_to(place);
         }
@@ -498,7 +497,8 @@ impl<'a> Exchange<'a> {
         // A message has no place to wait in: its connection goes on.
         let may_wait = self.place.is_none() && every().any(inspect::blocks);
         if let Some(desk) = self.desk(route).filter(|_| may_wait) {
-            self.ask_about_body(&desk, route, codings, &judged, &found)?;
+            self.ask_about_body(&desk, route, codings, &judged, &found)
+                .await?;
             self.entry.warn(&found.raw);
             return Ok(body);
         }
@@ -524,12 +524,38 @@ impl<'a> Exchange<'a> {
             .filter(|finding| inspect::blocks(finding))
             .cloned()
             .collect();
-        let clean = aside(body.len(), || {
-            inspect::redact_body(scanner, format, &body, judged.len(), &blocking)
-        })
-        .ok_or_else(|| blocked(Cause::Unredactable))?;
+        let clean = {
+            let (scanner, format) = (scanner.clone(), format.clone());
+            let (body, judged, found) = (body.clone(), judged.len(), blocking.clone());
+            self.aside_once(body.len(), move || {
+                inspect::redact_body(&scanner, &format, &body, judged, &found)
+            })
+            .await?
+        };
+        let clean = clean.ok_or_else(|| blocked(Cause::Unredactable))?;
         redacted.extend(blocking);
         Ok(clean.into())
+    }
+
+    /// Has the crew do what may take long, slice by slice.
+    async fn aside<T: Send + 'static>(
+        &self,
+        slice: impl FnMut() -> Option<T> + Send + 'static,
+    ) -> Result<T, Cause> {
+        let crew = &self.sidecar.crew;
+        Ok(crew.run(self.pool.number, slice).await?)
+    }
+
+    /// Does what is short here, and has the crew do what is not.
+    async fn aside_once<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Cause> {
+        if bytes <= limits::ASIDE_BYTES {
+            return Ok(work());
+        }
+        Ok(self.sidecar.crew.once(self.pool.number, work).await?)
     }
 
     /// Recorded before a byte is sent: what cannot be recorded does not happen.
@@ -586,15 +612,6 @@ fn judged_trailers(
     }
     credential::strip_trailers(&mut trailers, ruling.credentials.get(&route.index));
     Ok(Some(trailers).filter(|trailers| !trailers.is_empty()))
-}
-
-/// Runs what may take long without holding up the other connections of this thread.
-fn aside<T>(bytes: usize, run: impl FnOnce() -> T) -> T {
-    if bytes < limits::ASIDE_BYTES {
-        run()
-    } else {
-        tokio::task::block_in_place(run)
-    }
 }
 
 /// What a match means where it is not redacted.

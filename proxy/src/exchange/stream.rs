@@ -31,9 +31,15 @@ impl Exchange<'_> {
         body: &mut B,
         reply: &mut R,
     ) -> Result<After, Refusal> {
-        let mut window = Window::new(self.sidecar, self.ruling, route, Location::Body);
+        let mut window = Window::new(
+            self.sidecar,
+            self.ruling,
+            route,
+            self.pool.number,
+            Location::Body,
+        );
         // What is held already is judged before the origin is even spoken to.
-        let first = window.push(begun)?;
+        let first = window.push(begun).await?;
         self.room = None;
         let size = body.size();
         let mut source = Streamed {
@@ -183,7 +189,7 @@ impl<B: RequestBody> Source for Streamed<'_, B> {
             return Ok(Piece::Data(std::mem::take(&mut self.first)));
         }
         match self.body.frame().await.map_err(body_failed)? {
-            Some(Frame::Data(data)) => self.window.push(data).map(Piece::Data),
+            Some(Frame::Data(data)) => self.window.push(data).await.map(Piece::Data),
             Some(Frame::Trailers(fields)) => {
                 self.trailers = self.window.trailers(fields)?;
                 Ok(Piece::Data(Bytes::new()))
@@ -191,7 +197,7 @@ impl<B: RequestBody> Source for Streamed<'_, B> {
             None if self.ended => Ok(Piece::End(self.trailers.take())),
             None => {
                 self.ended = true;
-                self.window.finish().map(Piece::Data)
+                self.window.finish().await.map(Piece::Data)
             }
         }
     }
@@ -200,14 +206,48 @@ impl<B: RequestBody> Source for Streamed<'_, B> {
 /// One less than the characters of a secret that are a piece.
 const TAIL: usize = 7;
 
+/// Whether a body is looked at.
+#[derive(Debug)]
+enum Scan {
+    On(Box<detectors::Stream>),
+    /// No detector is on, or `noscan` let the rest go unscanned.
+    Off,
+    /// It was given to the crew, and has not come back: nothing more leaves.
+    Away,
+}
+
+/// What the crew does of it at once.
+struct Push {
+    stream: Option<Box<detectors::Stream>>,
+    data: Bytes,
+    last: bool,
+    findings: Vec<Finding>,
+}
+
+impl Push {
+    fn step(&mut self) -> Option<(Box<detectors::Stream>, Vec<Finding>)> {
+        let stream = self.stream.as_mut()?;
+        // What was held before may be a mebibyte.
+        let piece = self.data.split_to(self.data.len().min(limits::READ_BYTES));
+        self.findings.extend(stream.push(&piece));
+        if !self.data.is_empty() {
+            return None;
+        }
+        if self.last {
+            self.findings.extend(stream.finish());
+        }
+        Some((self.stream.take()?, std::mem::take(&mut self.findings)))
+    }
+}
+
 /// The bytes of a streamed body that a finding may still begin in.
 #[derive(Debug)]
 pub struct Window<'a> {
     sidecar: &'a Sidecar,
     ruling: &'a Ruling,
     route: &'a Route,
-    /// `None` where no detector is on, and once `noscan` let the rest go unscanned.
-    stream: Option<detectors::Stream>,
+    connection: u64,
+    scan: Scan,
     held: BytesMut,
     /// The end of what was looked at for short pieces of secrets.
     tail: Vec<u8>,
@@ -223,15 +263,21 @@ impl<'a> Window<'a> {
         sidecar: &'a Sidecar,
         ruling: &'a Ruling,
         route: &'a Route,
+        connection: u64,
         location: Location,
     ) -> Self {
         let scanner = ruling.scanners.of(route.detectors);
-        let stream = (!route.detectors.none()).then(|| scanner.stream(location));
+        let scan = if route.detectors.none() {
+            Scan::Off
+        } else {
+            Scan::On(Box::new(scanner.stream(location)))
+        };
         Self {
             sidecar,
             ruling,
             route,
-            stream,
+            connection,
+            scan,
             held: BytesMut::new(),
             tail: Vec::new(),
             base: 0,
@@ -241,12 +287,12 @@ impl<'a> Window<'a> {
     }
 
     /// What may leave now.
-    pub fn push(&mut self, data: Bytes) -> Result<Bytes, Refusal> {
+    pub async fn push(&mut self, data: Bytes) -> Result<Bytes, Refusal> {
         let before = self.pushed;
         self.pushed += data.len() as u64;
         self.sidecar.volumes.charge(self.route, data.len())?;
         self.sidecar.metrics.request_bytes.inc_by(data.len() as u64);
-        let mut scanned = data.as_ref();
+        let mut scanned = data.clone();
         let mut last = false;
         if let Some(limit) = self
             .route
@@ -257,23 +303,14 @@ impl<'a> Window<'a> {
                 return Err(Cause::Oversize { limit }.into());
             }
             let room = usize::try_from(limit.saturating_sub(before)).unwrap_or(usize::MAX);
-            scanned = data.get(..room.min(data.len())).unwrap_or_default();
+            scanned.truncate(room);
             last = true;
         }
-        let Some(stream) = &mut self.stream else {
+        let Some((released, findings)) = self.scanned(scanned, last).await? else {
             self.check_pieces(&data)?;
             return Ok(data);
         };
-        // What was held before may be a mebibyte, of which the scanner would keep a copy.
-        let mut findings = Vec::new();
-        for piece in scanned.chunks(limits::READ_BYTES) {
-            findings.extend(stream.push(piece));
-        }
         if last {
-            findings.extend(stream.finish());
-        }
-        let released = stream.released();
-        if last || stream.has_read() {
             self.new_until = self.pushed;
         }
         self.judge(findings)?;
@@ -281,7 +318,7 @@ impl<'a> Window<'a> {
         let ready = if last { usize::MAX } else { ready };
         let ready = ready.min(self.held.len() + data.len());
         if last {
-            self.stream = None;
+            self.scan = Scan::Off;
         }
         // What goes on at once is not copied: the first piece may be all that was held before.
         let leaves = if self.held.is_empty() {
@@ -296,13 +333,10 @@ impl<'a> Window<'a> {
         Ok(leaves)
     }
 
-    pub fn finish(&mut self) -> Result<Bytes, Refusal> {
-        if let Some(mut stream) = self.stream.take() {
-            let findings = stream.finish();
-            if stream.has_read() {
-                self.new_until = self.pushed;
-            }
+    pub async fn finish(&mut self) -> Result<Bytes, Refusal> {
+        if let Some((_, findings)) = self.scanned(Bytes::new(), true).await? {
             self.judge(findings)?;
+            self.scan = Scan::Off;
         }
         let leaves = self.held.split().freeze();
         self.look_at(&leaves)?;
@@ -319,6 +353,41 @@ impl<'a> Window<'a> {
         }
         self.pass(leaves);
         Ok(())
+    }
+
+    /// Up to where the body may leave, and what was found. `None` where nothing is looked for.
+    async fn scanned(
+        &mut self,
+        data: Bytes,
+        last: bool,
+    ) -> Result<Option<(u64, Vec<Finding>)>, Cause> {
+        let mut stream = match std::mem::replace(&mut self.scan, Scan::Away) {
+            Scan::On(stream) => stream,
+            Scan::Off => {
+                self.scan = Scan::Off;
+                return Ok(None);
+            }
+            Scan::Away => return Err(Cause::Internal),
+        };
+        let mut findings = Vec::new();
+        if last || stream.completes_window(data.len()) {
+            let mut work = Push {
+                stream: Some(stream),
+                data: data.clone(),
+                last,
+                findings,
+            };
+            let crew = &self.sidecar.crew;
+            (stream, findings) = crew.run(self.connection, move || work.step()).await?;
+        } else {
+            findings.extend(stream.push(&data));
+        }
+        let released = stream.released();
+        if stream.has_read() {
+            self.new_until = self.pushed;
+        }
+        self.scan = Scan::On(stream);
+        Ok(Some((released, findings)))
     }
 
     fn check_pieces(&mut self, data: &[u8]) -> Result<(), Cause> {

@@ -4,6 +4,7 @@
 //! goes back only after a request and a response that both ended properly.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -29,12 +30,16 @@ pub struct RouteKey {
     pub index: usize,
 }
 
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 /// HTTP/2 connections of one tunnel, one for each route that its requests went by.
 const H2_ROUTES: usize = 4;
 
 /// How a tunnel reaches its origin.
 #[derive(Debug)]
 pub struct Pool {
+    /// No other pool's: what is done for the tunnel takes turns with what is done for others.
+    pub number: u64,
     dialer: Arc<Dialer>,
     tls: tls::Upstream,
     pub scheme: Scheme,
@@ -75,6 +80,7 @@ impl Pool {
         offer_h2: bool,
     ) -> Result<Self, Cause> {
         let mut pool = Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             dialer,
             tls,
             scheme,

@@ -535,7 +535,7 @@ impl<'e, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Outbound<'_, 'e, R, W> {
                     self.exchange
                         .scan_across(self.route, what, &self.across, group, &held)
                         .map_err(End::Refused)?;
-                    let released = window.push(held).map_err(End::Refused)?;
+                    let released = window.push(held).await.map_err(End::Refused)?;
                     self.exchange.let_go();
                     *coming = Coming::Streamed(window);
                     self.release(kind, &released, false).await?;
@@ -565,7 +565,7 @@ impl<'e, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Outbound<'_, 'e, R, W> {
                 passed
             }
             Coming::Streamed(window) => {
-                let released = window.push(data).map_err(End::Refused)?;
+                let released = window.push(data).await.map_err(End::Refused)?;
                 self.release(kind, &released, false).await?;
                 if last {
                     self.end(coming, kind).await
@@ -581,7 +581,7 @@ impl<'e, R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Outbound<'_, 'e, R, W> {
         let Coming::Streamed(mut window) = ended else {
             return Ok(());
         };
-        let released = window.finish().map_err(End::Refused)?;
+        let released = window.finish().await.map_err(End::Refused)?;
         self.release(kind, &released, true).await
     }
 

@@ -1,0 +1,298 @@
+//! Much at once: memory stays flat, nothing is late, and afterwards all is as it was.
+//!
+//! Run by `.ci/slow` on a machine that has nothing else to do; what was measured is printed. What is measured is the sidecar, so
+//! what puts load upon it (clients, and the origin that they talk to) runs when nothing else does: it is in the test's
+//! process, has two threads of its own with the scheduling policy `SCHED_IDLE`, and would need more processor than the sidecar
+//! otherwise. The sidecar, the client whose delay counts and its origin run as anything does.
+
+mod delay;
+mod memory;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fixtures::origin::{Origin, OriginOptions};
+use fixtures::pki::Pki;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::{H1, Setup, Sidecar, Wire, World, connect_head, route, routes};
+
+const MEBIBYTE: usize = 1 << 20;
+/// The origin of what puts load upon the sidecar.
+const OTHER: &str = "other.test";
+
+/// A sidecar with two origins, one for the client that matters and one for the others, and the threads of those.
+struct Scene {
+    world: World,
+    other: Origin,
+    threads: Option<Runtime>,
+}
+
+impl Scene {
+    async fn new() -> Arc<Self> {
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let threads = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .on_thread_start(step_back)
+            .build()
+            .unwrap();
+        let options = OriginOptions {
+            record: false,
+            ..OriginOptions::HTTP1
+        };
+        let pki = Arc::new(Pki::new());
+        let own = Arc::clone(&pki);
+        let other = threads
+            .spawn(async move { Origin::start(&own, &[OTHER], options).await })
+            .await
+            .unwrap();
+        let to_other = json!({"host": format!("{OTHER}:{}", other.port()), "allow_private": true});
+        let origin = Origin::start(&pki, &[crate::harness::NAME], options).await;
+        let setup = Setup::new(&routes(&[route(), to_other]));
+        let sidecar = Sidecar::start(&pki, origin.port(), setup).await;
+        Arc::new(Self {
+            world: World { origin, sidecar },
+            other,
+            threads: Some(threads),
+        })
+    }
+
+    fn authority(&self) -> String {
+        format!("{OTHER}:{}", self.other.port())
+    }
+
+    /// A tunnel to the other origin.
+    async fn wire(&self) -> Wire<TlsStream<TcpStream>> {
+        let stream = self.world.sidecar.tls(&self.authority(), OTHER, H1).await;
+        Wire::new(stream.unwrap())
+    }
+
+    /// What `kind` does, until it is stopped.
+    fn load(self: &Arc<Self>, kind: Kind) -> Load {
+        let done = Arc::new(AtomicU64::new(0));
+        let (own, count) = (Arc::clone(self), Arc::clone(&done));
+        let threads = self.threads.as_ref().unwrap();
+        let task = threads.spawn(async move { kind.run(own, count).await });
+        Load { done, task }
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            threads.shutdown_background();
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn step_back() {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle).unwrap();
+}
+
+#[cfg(not(target_os = "linux"))]
+fn step_back() {}
+
+struct Load {
+    /// Mebibytes, bombs, connections or events.
+    done: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Load {
+    fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    async fn stop(self) {
+        self.task.abort();
+        let ended = self.task.await.expect_err("it has no end");
+        assert!(ended.is_cancelled(), "{ended}");
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Eight bodies without an end, of which no two windows are the same.
+    Uploads,
+    /// A gibibyte in a mebibyte, in one layer and in two, eight at a time.
+    Bombs,
+    /// A thousand clients that say a byte a second, or nothing.
+    Slow,
+    /// A hundred clients that read events.
+    Events,
+}
+
+impl Kind {
+    async fn run(self, scene: Arc<Scene>, done: Arc<AtomicU64>) {
+        let count = match self {
+            Self::Uploads | Self::Bombs => 8,
+            Self::Slow => 1000,
+            Self::Events => 100,
+        };
+        let bombs = bombs();
+        let mut clients = JoinSet::new();
+        for number in 0..count {
+            let (scene, done) = (Arc::clone(&scene), Arc::clone(&done));
+            let (coding, bomb) = bombs[number % 2].clone();
+            clients.spawn(async move {
+                loop {
+                    match self {
+                        Self::Uploads => upload(&scene, 64 * MEBIBYTE, &done).await,
+                        Self::Bombs => explode(&scene, coding, &bomb, &done).await,
+                        Self::Slow => dawdle(&scene, number, &done).await,
+                        Self::Events => listen(&scene, &done).await,
+                    }
+                }
+            });
+        }
+        while let Some(ended) = clients.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+/// A body of which every window is new: a conversation that nobody had before.
+async fn upload(scene: &Scene, length: usize, done: &AtomicU64) {
+    static PIECES: AtomicU64 = AtomicU64::new(0);
+    let mut wire = scene.wire().await;
+    let head = format!(
+        "POST /upload HTTP/1.1\r\nHost: {}\r\nContent-Length: {length}\r\n\r\n",
+        scene.authority()
+    );
+    wire.send(head.as_bytes()).await;
+    let mut piece = text(MEBIBYTE);
+    let mut left = length;
+    while left > 0 {
+        let here = left.min(piece.len());
+        for place in piece.chunks_mut(16 * 1024) {
+            let number = format!("{:012}", PIECES.fetch_add(1, Ordering::Relaxed));
+            place[..12].copy_from_slice(number.as_bytes());
+        }
+        wire.send(&piece[..here]).await;
+        left -= here;
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+    let answer = wire.answer().await.expect("an answer to an upload");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+fn text(length: usize) -> Vec<u8> {
+    b"{\"role\":\"user\",\"content\":\"Please read the file and say what the function returns.\"},\n"
+        .iter()
+        .copied()
+        .cycle()
+        .take(length)
+        .collect()
+}
+
+async fn explode(scene: &Scene, coding: &str, bomb: &[u8], done: &AtomicU64) {
+    let mut wire = scene.wire().await;
+    let head = format!(
+        "POST /bomb HTTP/1.1\r\nHost: {}\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+        scene.authority(),
+        bomb.len()
+    );
+    wire.send(head.as_bytes()).await;
+    wire.send(bomb).await;
+    let answer = wire.answer().await.expect("an answer to a bomb");
+    assert!(
+        (400..500).contains(&answer.status),
+        "{coding}: {}",
+        answer.status
+    );
+    done.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A gibibyte in a mebibyte, and that once more.
+fn bombs() -> [(&'static str, Arc<[u8]>); 2] {
+    static ONCE: std::sync::OnceLock<[(&str, Arc<[u8]>); 2]> = std::sync::OnceLock::new();
+    ONCE.get_or_init(|| {
+        let once = gzip(&vec![0; 256 * MEBIBYTE]);
+        let twice = gzip(&once);
+        [("gzip", once.into()), ("gzip, gzip", twice.into())]
+    })
+    .clone()
+}
+
+fn gzip(data: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Connects, and has hardly anything to say until that is ended.
+async fn dawdle(scene: &Scene, number: usize, done: &AtomicU64) {
+    let mut wire = scene.world.sidecar.connect().await;
+    let head = connect_head(&scene.authority());
+    done.fetch_add(1, Ordering::Relaxed);
+    match number % 10 {
+        // Of a head.
+        0..=5 => {
+            for byte in &head.as_bytes()[..20] {
+                wire.send(&[*byte]).await;
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+        // A tunnel that nothing is said in.
+        6..=8 => {
+            wire.send(head.as_bytes()).await;
+            sleep(Duration::from_secs(20)).await;
+        }
+        // Half a ClientHello.
+        _ => {
+            wire.send(head.as_bytes()).await;
+            wire.send(b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03").await;
+            sleep(Duration::from_secs(20)).await;
+        }
+    }
+}
+
+/// Reads events on a connection, ten times ten.
+async fn listen(scene: &Scene, done: &AtomicU64) {
+    let mut wire = scene.wire().await;
+    for _ in 0..10 {
+        events(&mut wire, &scene.authority(), |_| {
+            done.fetch_add(1, Ordering::Relaxed);
+        })
+        .await;
+    }
+}
+
+/// Reads ten events, and says how many microseconds after it was sent each came.
+async fn events(wire: &mut Wire<TlsStream<TcpStream>>, authority: &str, mut came: impl FnMut(u64)) {
+    let head = format!("GET /sse HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+    wire.send(head.as_bytes()).await;
+    wire.head().await.unwrap();
+    loop {
+        let size = wire.line().await.expect("a chunk");
+        let size = usize::from_str_radix(&size, 16).unwrap();
+        let data = wire.take(size + 2).await.expect("an event");
+        if size == 0 {
+            return;
+        }
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        let event = String::from_utf8(data).unwrap();
+        let (_, sent) = event.split_once("\"sent_us\":").expect("a time");
+        let sent: u64 = sent.split('}').next().unwrap().parse().unwrap();
+        came((since.as_micros() as u64).saturating_sub(sent));
+    }
+}
