@@ -55,21 +55,16 @@ impl Codings {
         self.0.is_empty()
     }
 
-    /// The body under each coding, outermost first.
-    pub fn layers(&self, body: Bytes) -> Layers {
+    /// The body under each coding, outermost first, as far as none is longer than `most`.
+    pub fn layers(&self, body: Bytes, most: u64) -> Layers {
         let bound = (body.len() as u64)
             .saturating_mul(limits::DECODE_RATIO)
             .saturating_add(64 * 1024);
         Layers {
             codings: self.0.clone(),
             last: body,
-            bound: bound.min(limits::DECODE_BYTES),
+            bound: bound.min(most),
         }
-    }
-
-    /// The body under all codings.
-    pub fn plain(&self, body: Bytes) -> Result<Bytes, &'static str> {
-        self.layers(body.clone()).try_fold(body, |_, layer| layer)
     }
 }
 
@@ -124,11 +119,13 @@ fn deflate(input: &[u8], bound: u64) -> Result<Vec<u8>, Unreadable> {
         }
         other => {
             let output = other?;
-            // A body that is both would be two texts, of which the origin reads the one that was not judged.
-            if read(flate2::bufread::DeflateDecoder::new(input), bound).is_ok() {
-                return Err(Unreadable::Corrupt);
+            // A body that is both would be two texts, of which the origin reads the one that was not judged; one that is too
+            // long to say so may be both.
+            match read(flate2::bufread::DeflateDecoder::new(input), bound) {
+                Err(Unreadable::Corrupt) => (output, zlib.total_in()),
+                Err(Unreadable::Bound) => return Err(Unreadable::Bound),
+                Ok(_) => return Err(Unreadable::Corrupt),
             }
-            (output, zlib.total_in())
         }
     };
     if used != input.len() as u64 {
@@ -148,6 +145,9 @@ fn brotli(input: &[u8], bound: u64) -> Result<Vec<u8>, Unreadable> {
     }
 }
 
+/// What is said of a body of which a layer is too long.
+pub const TOO_MUCH: &str = "it decodes to more than is inspected";
+
 #[derive(Clone, Copy, Debug)]
 enum Unreadable {
     Bound,
@@ -157,7 +157,7 @@ enum Unreadable {
 impl Unreadable {
     fn words(self) -> &'static str {
         match self {
-            Self::Bound => "it decodes to more than is inspected",
+            Self::Bound => TOO_MUCH,
             Self::Corrupt => "it does not decode",
         }
     }
@@ -183,6 +183,15 @@ mod tests {
         let mut headers = Headers::default();
         headers.push("content-encoding".as_bytes(), value.as_bytes());
         Codings::parse(&headers)
+    }
+
+    fn undone(value: &'static str, body: Vec<u8>) -> Result<Bytes, &'static str> {
+        within(value, body, limits::DECODE_BYTES)
+    }
+
+    fn within(value: &'static str, body: Vec<u8>, most: u64) -> Result<Bytes, &'static str> {
+        let layers = codings(value).unwrap().layers(body.into(), most);
+        layers.last().unwrap()
     }
 
     fn gzip(data: &[u8]) -> Vec<u8> {
@@ -221,18 +230,36 @@ mod tests {
             ("zstd", zstd),
             ("zstd, gzip", twice),
         ] {
-            let last = codings(value).unwrap().plain(body.into());
-            assert_eq!(last, Ok(plain.clone().into()), "{value}");
+            assert_eq!(undone(value, body), Ok(plain.clone().into()), "{value}");
         }
     }
 
     /// One body, two texts: zlib reads a stored block of dots, raw inflate reads the secret.
     #[test]
     fn a_body_that_is_zlib_and_raw_deflate_is_refused() {
+        let (body, text) = two_texts(b"the secret");
+        assert_eq!(
+            read(flate2::bufread::ZlibDecoder::new(&body[..]), 1 << 20).unwrap(),
+            text
+        );
+        let raw = read(flate2::bufread::DeflateDecoder::new(&body[..]), 1 << 20).unwrap();
+        assert!(raw.windows(10).any(|window| window == b"the secret"));
+        assert!(undone("deflate", body).is_err());
+        // Where the second text is longer than what is looked at, the first is not let through for it.
+        let (body, text) = two_texts(&vec![b'a'; 1 << 20]);
+        assert_eq!(
+            read(flate2::bufread::ZlibDecoder::new(&body[..]), 1 << 17).unwrap(),
+            text
+        );
+        assert_eq!(within("deflate", body, 1 << 17), Err(TOO_MUCH));
+    }
+
+    /// A body, and what zlib reads in it; raw inflate reads what is hidden.
+    fn two_texts(hidden: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let hidden = {
             let mut encoder =
                 flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
-            encoder.write_all(b"the secret").unwrap();
+            encoder.write_all(hidden).unwrap();
             encoder.finish().unwrap()
         };
         // The second header byte is also the low byte of raw deflate's stored length.
@@ -255,14 +282,7 @@ mod tests {
             high = (high + low) % 65521;
         }
         body.extend_from_slice(&(high << 16 | low).to_be_bytes());
-
-        assert_eq!(
-            read(flate2::bufread::ZlibDecoder::new(&body[..]), 1 << 20).unwrap(),
-            text
-        );
-        let raw = read(flate2::bufread::DeflateDecoder::new(&body[..]), 1 << 20).unwrap();
-        assert!(raw.windows(10).any(|window| window == b"the secret"));
-        assert!(codings("deflate").unwrap().plain(body.into()).is_err());
+        (body, text)
     }
 
     #[test]
@@ -270,12 +290,21 @@ mod tests {
         assert!(codings("compress").is_err());
         assert!(codings("gzip, aes").is_err());
         assert!(codings("gzip,gzip,gzip,gzip,gzip").is_err());
-        let plain = |body: Vec<u8>| codings("gzip").unwrap().plain(body.into());
-        assert!(plain(b"not gzip".to_vec()).is_err());
-        assert_eq!(
-            plain(gzip(&vec![0u8; 64 << 20])),
-            Err("it decodes to more than is inspected")
-        );
+        assert!(undone("gzip", b"not gzip".to_vec()).is_err());
+        let bomb = gzip(&vec![0u8; 64 << 20]);
+        assert_eq!(undone("gzip", bomb), Err(TOO_MUCH));
+    }
+
+    #[test]
+    fn a_layer_that_is_too_long_is_told_from_one_that_is_broken() {
+        let text = vec![b'a'; 1000];
+        for (value, body) in [("gzip", gzip(&text)), ("gzip, gzip", gzip(&gzip(&text)))] {
+            let whole = within(value, body.clone(), 1000);
+            assert_eq!(whole, Ok(text.clone().into()), "{value}");
+            assert_eq!(within(value, body.clone(), 999), Err(TOO_MUCH));
+            let broken = within(value, body[..body.len() - 1].to_vec(), 1000);
+            assert!(broken.is_err_and(|why| why != TOO_MUCH), "{value}");
+        }
     }
 
     #[test]
@@ -298,10 +327,7 @@ mod tests {
             };
             body.extend_from_slice(b"trailing bytes that no decoder read");
             // The raw body is scanned too, so what follows is never unseen; still it must not decode as clean.
-            assert!(
-                codings(value).unwrap().plain(body.into()).is_err(),
-                "{value}"
-            );
+            assert!(undone(value, body).is_err(), "{value}");
         }
     }
 }

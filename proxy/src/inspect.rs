@@ -10,7 +10,7 @@ use detectors::{
 };
 
 use crate::audit::printable;
-use crate::content::{Codings, Layers};
+use crate::content::Layers;
 use crate::judge::Judge;
 pub use crate::judge::caseless;
 use crate::limits;
@@ -310,15 +310,15 @@ impl BodyScan {
     pub fn new(
         scanner: &Judge,
         all: &Judge,
-        codings: &Codings,
         format: &Format,
         body: &Bytes,
+        layers: Layers,
     ) -> Self {
         Self {
             scanner: scanner.clone(),
             all: all.clone(),
             format: format.clone(),
-            layers: codings.layers(body.clone()),
+            layers,
             pass: scanner.pass(Location::Body, body.clone()),
             raw: None,
             decoded: Vec::new(),

@@ -23,6 +23,8 @@ pub const DRAIN: Duration = Duration::from_secs(1);
 /// Decoded bytes of a `Content-Encoding` body, as a multiple of the encoded size and in all.
 pub const DECODE_RATIO: u64 = 200;
 pub const DECODE_BYTES: u64 = 64 * 1024 * 1024;
+/// What a body of at most [`ASIDE_BYTES`] may decode to without waiting for its turn behind those that take long.
+pub const DECODE_SHORT: u64 = 256 * 1024;
 /// Request bodies that are held at one time, all connections together; a request that finds no room waits
 /// [`HELD_WAIT`] and is then refused.
 pub const HELD_BYTES: usize = 256 * 1024 * 1024;

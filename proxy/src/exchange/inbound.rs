@@ -14,6 +14,7 @@ use super::Exchange;
 use crate::content::Codings;
 use crate::echo;
 use crate::inspect;
+use crate::limits;
 use crate::message::{Frame, Headers, RequestHead, Size};
 use crate::policy::Route;
 use crate::sidecar::Sidecar;
@@ -235,8 +236,11 @@ impl Inbound {
         let held = read(response, self.hold).await?;
         let (echo, detector) = (self.echo.clone(), self.detector.clone());
         let turn = self.sidecar.turn_to_decode(&codings).await?;
-        let (mut layers, mut echoed, mut findings) =
-            (codings.layers(held.body.clone()), false, Vec::new());
+        let (mut layers, mut echoed, mut findings) = (
+            codings.layers(held.body.clone(), limits::DECODE_BYTES),
+            false,
+            Vec::new(),
+        );
         let crew = &self.sidecar.crew;
         let looked = crew.run(self.connection, move || {
             let _turn = &turn;

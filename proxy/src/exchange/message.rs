@@ -77,14 +77,11 @@ impl<'a> Exchange<'a> {
         let plain = if codings.is_plain() {
             sent.clone()
         } else {
-            let turn = self.sidecar.turn_to_decode(&codings).await?;
-            let sent = sent.clone();
-            self.aside_once(usize::MAX, move || {
-                let _turn = turn;
-                codings.plain(sent)
+            self.decoding(&codings, &sent, |mut layers| {
+                // There is one at least.
+                move || Some(layers.by_ref().last().unwrap_or(Ok(Bytes::new())))
             })
             .await?
-            .map_err(Cause::ContentEncoding)?
         };
         let plain = essence(&plain);
         let scanner = self.ruling.scanners.of(route.detectors);

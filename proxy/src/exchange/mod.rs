@@ -21,7 +21,7 @@ use detectors::{Finding, Format, Location};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{OnMatch, OnOversize};
-use crate::content::Codings;
+use crate::content::{self, Codings, Layers};
 use crate::credential;
 use crate::inspect::{self, BodyScan};
 use crate::limits;
@@ -474,14 +474,13 @@ impl<'a> Exchange<'a> {
         let mut found = if codings.is_plain() && judged.len() <= limits::ASIDE_BYTES {
             inspect::body(scanner, all, format, &judged)
         } else {
-            let mut scan = BodyScan::new(scanner, all, codings, format, &judged);
-            let turn = self.sidecar.turn_to_decode(codings).await?;
-            self.aside(move || {
-                let _turn = &turn;
-                scan.step()
+            let (own, of, body) = (scanner.clone(), format.clone(), judged.clone());
+            let all = all.clone();
+            self.decoding(codings, &judged, move |layers| {
+                let mut scan = BodyScan::new(&own, &all, &of, &body, layers);
+                move || scan.step()
             })
             .await?
-            .map_err(Cause::ContentEncoding)?
         };
         if let Some(place) = &self.place {
             found.move_to(place);
@@ -544,6 +543,32 @@ impl<'a> Exchange<'a> {
     ) -> Result<T, Cause> {
         let crew = &self.sidecar.crew;
         Ok(crew.run(self.pool.number, slice).await?)
+    }
+
+    /// Has the crew do what is to be done with the layers of a body; `begin` may be asked twice.
+    async fn decoding<T: Send + 'static, S>(
+        &self,
+        codings: &Codings,
+        body: &Bytes,
+        begin: impl Fn(Layers) -> S,
+    ) -> Result<T, Cause>
+    where
+        S: FnMut() -> Option<Result<T, &'static str>> + Send + 'static,
+    {
+        let layers = |most| codings.layers(body.clone(), most);
+        if !codings.is_plain() && body.len() <= limits::ASIDE_BYTES {
+            match self.aside(begin(layers(limits::DECODE_SHORT))).await? {
+                Err(content::TOO_MUCH) => {}
+                outcome => return outcome.map_err(Cause::ContentEncoding),
+            }
+        }
+        let turn = self.sidecar.turn_to_decode(codings).await?;
+        let mut slice = begin(layers(limits::DECODE_BYTES));
+        let outcome = self.aside(move || {
+            let _turn = &turn;
+            slice()
+        });
+        outcome.await?.map_err(Cause::ContentEncoding)
     }
 
     /// Does what is short here, and has the crew do what is not.

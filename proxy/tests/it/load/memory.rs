@@ -46,7 +46,7 @@ async fn warm(scene: &Arc<Scene>) -> usize {
     }
     listen(scene, &done).await;
     let mut open = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..200 {
         open.push(scene.wire().await);
     }
     drop(open);
