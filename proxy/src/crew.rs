@@ -5,6 +5,8 @@
 //! which whoever else wakes up preempts at once. Connections take turns, a slice each, so that eight that send the worst
 //! there is hold up the ninth by eight slices at most, and only as long as all threads are busy.
 //!
+//! - Where one request alone has work that takes long, there is nobody to share with: its windows are scanned where it is, by one of
+//!   several workers. So an agent with one thing to say at a time waits for no thread ([`Burden`]).
 //! - A task has one piece of work here at a time, waits for it, and reads no further meanwhile: the queue is no longer than
 //!   there are requests, and its back-pressure reaches the agent.
 //! - A task that is dropped takes its work with it.
@@ -59,7 +61,15 @@ struct Shared {
     done: AtomicU64,
     /// Slices that tasks do themselves before they ask the crew again.
     in_place: AtomicUsize,
+    /// Requests that have work that takes long.
+    burdens: AtomicUsize,
+    /// There is another worker beside one that is busy.
+    workers: bool,
 }
+
+/// That a request has, or will have, work that takes long.
+#[derive(Debug)]
+pub struct Burden(Arc<Shared>);
 
 #[derive(Default)]
 struct Queue {
@@ -81,7 +91,15 @@ type Work = Box<dyn FnMut() -> bool + Send>;
 
 impl std::fmt::Debug for Crew {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Crew").finish_non_exhaustive()
+        f.debug_tuple("Crew").field(&self.0).finish()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("burdens", &self.burdens)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,15 +108,17 @@ impl Crew {
     /// long slices. A cage that is put on after this does not hold for them.
     pub fn start() -> io::Result<Self> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::of(processors + limits::DECODES)
+        Self::of(processors + limits::DECODES, processors > 1)
     }
 
-    fn of(threads: usize) -> io::Result<Self> {
+    fn of(threads: usize, workers: bool) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             ready: Condvar::new(),
             done: AtomicU64::new(0),
             in_place: AtomicUsize::new(0),
+            burdens: AtomicUsize::new(0),
+            workers,
         });
         // Where one cannot be started those before it end.
         let crew = Self(Arc::clone(&shared));
@@ -112,6 +132,29 @@ impl Crew {
                 })?;
         }
         Ok(crew)
+    }
+
+    /// For as long as a request has work for [`Crew::scan`].
+    pub fn burden(&self) -> Burden {
+        self.0.burdens.fetch_add(1, Ordering::Relaxed);
+        Burden(Arc::clone(&self.0))
+    }
+
+    /// As [`Crew::run`], of slices that are windows: here, where no other request has as much to do.
+    pub async fn scan<T: Send + 'static>(
+        &self,
+        _of: &Burden,
+        connection: u64,
+        mut slice: impl FnMut() -> Option<T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        while self.0.workers && self.0.burdens.load(Ordering::Relaxed) == 1 {
+            match catch_unwind(AssertUnwindSafe(&mut slice)) {
+                Ok(Some(outcome)) => return Ok(outcome),
+                Ok(None) => tokio::task::yield_now().await,
+                Err(_) => return Err(failed()),
+            }
+        }
+        self.run(connection, slice).await
     }
 
     /// Runs `slice` until it returns something. Others have their turns between two of its slices, those of the same
@@ -130,7 +173,7 @@ impl Crew {
             .is_ok()
         {
             tokio::task::block_in_place(|| while work() {});
-            return wait.await.map_err(failed);
+            return wait.await.map_err(|_| failed());
         }
         let queued = Queued {
             shared: &self.0,
@@ -143,7 +186,7 @@ impl Crew {
         let mut before = self.0.done.load(Ordering::Relaxed);
         loop {
             if let Ok(outcome) = timeout(LATE, &mut wait).await {
-                return outcome.map_err(failed);
+                return outcome.map_err(|_| failed());
             }
             let now = self.0.done.load(Ordering::Relaxed);
             if now - before < FEW
@@ -178,9 +221,15 @@ impl Drop for Crew {
     }
 }
 
-fn failed(_: oneshot::error::RecvError) -> Failed {
+fn failed() -> Failed {
     tracing::error!("a scan failed by a bug of the sidecar's; its request is refused");
     Failed
+}
+
+impl Drop for Burden {
+    fn drop(&mut self) {
+        self.0.burdens.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Ends with an answer in `done`, or, where nobody waits any more or the slice panics, without one.
@@ -332,198 +381,4 @@ fn step_back() {
 fn step_back() {}
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use tokio::task::JoinSet;
-
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    /// A crew whose one thread waits in a slice until the sender is dropped.
-    async fn occupied() -> (Arc<Crew>, mpsc::Sender<()>, JoinSet<()>) {
-        let crew = Arc::new(Crew::of(1).unwrap());
-        let (free, wait) = mpsc::channel::<()>();
-        let (begun, began) = oneshot::channel();
-        let mut waiting = JoinSet::new();
-        let own = Arc::clone(&crew);
-        waiting.spawn(async move {
-            let work = move || {
-                begun.send(()).unwrap();
-                let _freed = wait.recv();
-            };
-            own.once(0, work).await.unwrap();
-        });
-        began.await.unwrap();
-        (crew, free, waiting)
-    }
-
-    /// Twenty times the one does its work at once, since nobody else does.
-    fn never_late(crew: &Crew) {
-        crew.0.done.fetch_add(1 << 40, Ordering::Relaxed);
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_is_given_comes_back_done() {
-        let crew = Crew::of(2).unwrap();
-        assert_eq!(crew.once(1, || 7).await, Ok(7));
-        let mut left = 5;
-        let sum = crew.run(1, move || {
-            left -= 1;
-            (left == 0).then_some("all")
-        });
-        assert_eq!(sum.await, Ok("all"));
-    }
-
-    #[cfg(target_os = "linux")]
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn it_runs_when_nothing_else_does() {
-        let crew = Crew::of(1).unwrap();
-        let policy = crew
-            .once(1, || {
-                let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-                let fields = stat.rsplit(')').next().unwrap();
-                // Field 41 of proc_pid_stat(5), of which two are before the bracket.
-                fields.split_whitespace().nth(38).map(str::to_owned)
-            })
-            .await;
-        assert_eq!(policy, Ok(Some("5".into())), "SCHED_IDLE is 5");
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_panic_is_one_works_and_the_thread_goes_on() {
-        let crew = Crew::of(1).unwrap();
-        for number in 0..4 {
-            let mut slices = 0;
-            let failed: Result<(), Failed> = crew
-                .run(number, move || {
-                    slices += 1;
-                    assert!(slices < 3, "a bug");
-                    None
-                })
-                .await;
-            assert_eq!(failed, Err(Failed));
-            assert_eq!(crew.once(number, || 1).await, Ok(1));
-        }
-    }
-
-    /// One connection has a hundred pieces of work, the other one.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn connections_take_turns() {
-        let (crew, free, mut waiting) = occupied().await;
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let mut give = |connection: u64, number: usize| {
-            let (crew, order) = (Arc::clone(&crew), Arc::clone(&order));
-            waiting.spawn(async move {
-                let mut slices = 0;
-                let work = move || {
-                    slices += 1;
-                    order.lock().unwrap().push((connection, number));
-                    (slices == 2).then_some(())
-                };
-                crew.run(connection, work).await.unwrap();
-            });
-        };
-        for number in 0..100 {
-            give(1, number);
-        }
-        give(2, 0);
-        // All of them wait, and none has been done in place.
-        timeout(PATIENCE, async {
-            while crew
-                .0
-                .queue()
-                .rows
-                .values()
-                .map(VecDeque::len)
-                .sum::<usize>()
-                < 101
-            {
-                never_late(&crew);
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await
-        .unwrap();
-        drop(free);
-        while let Some(ended) = waiting.join_next().await {
-            ended.unwrap();
-        }
-        let order = order.lock().unwrap();
-        let of_two: Vec<usize> = (0..order.len()).filter(|at| order[*at].0 == 2).collect();
-        assert!(
-            of_two[1] <= 4,
-            "its slices were at {of_two:?} of {}",
-            order.len()
-        );
-        assert!(crew.0.queue().rows.is_empty() && crew.0.queue().turns.is_empty());
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn who_leaves_takes_his_work_with_him() {
-        let (crew, free, mut waiting) = occupied().await;
-        let touched = Arc::new(());
-        let mut left = JoinSet::new();
-        for connection in 0..8 {
-            let (crew, own) = (Arc::clone(&crew), Arc::clone(&touched));
-            left.spawn(async move {
-                let work = move || drop(Arc::clone(&own));
-                crew.once(connection % 2, work).await.unwrap();
-            });
-        }
-        while Arc::strong_count(&touched) < 9 || crew.0.queue().rows.len() < 2 {
-            never_late(&crew);
-            tokio::task::yield_now().await;
-        }
-        left.shutdown().await;
-        // While the thread is still busy.
-        assert_eq!(Arc::strong_count(&touched), 1);
-        assert!(crew.0.queue().rows.is_empty() && crew.0.queue().turns.is_empty());
-        drop(free);
-        waiting.join_next().await.unwrap().unwrap();
-        assert_eq!(crew.once(1, || 1).await, Ok(1));
-    }
-
-    /// Its one thread does nothing, as one does that gets no processor.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn work_is_done_by_whoever_waits_where_the_crew_gets_nothing_done() {
-        let (crew, free, mut waiting) = occupied().await;
-        let begun = std::time::Instant::now();
-        for _ in 0..=IN_PLACE {
-            let mut slices = 0;
-            let work = move || {
-                slices += 1;
-                (slices == 3).then(std::thread::current)
-            };
-            let by = crew.run(1, work).await.unwrap();
-            assert_ne!(by.name(), Some("crew"));
-        }
-        let took = begun.elapsed();
-        assert!(took >= LATE, "{took:?}");
-        assert!(
-            took < LATE * 10,
-            "one wait for all of them, and not {took:?}"
-        );
-        drop(free);
-        waiting.join_next().await.unwrap().unwrap();
-        let again = crew.once(1, || std::thread::current().name() == Some("crew"));
-        assert_eq!(again.await, Ok(true));
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn its_threads_end_with_it() {
-        let shared = {
-            let crew = Crew::of(3).unwrap();
-            assert_eq!(crew.once(1, || 1).await, Ok(1));
-            Arc::downgrade(&crew.0)
-        };
-        timeout(PATIENCE, async {
-            while shared.strong_count() > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await
-        .unwrap();
-    }
-}
+mod tests;

@@ -15,7 +15,6 @@ use tokio_util::task::TaskTracker;
 use crate::audit::{Audit, Broken, Record};
 use crate::ca::{Authority as CertificateAuthority, CaError};
 use crate::config::File;
-use crate::content::Codings;
 use crate::crew::Crew;
 use crate::host::Authority;
 use crate::limits;
@@ -197,16 +196,9 @@ impl Sidecar {
     }
 
     /// It is given back with the work, which may go on for a while when nobody waits for it any more.
-    pub async fn turn_to_decode(
-        &self,
-        codings: &Codings,
-    ) -> Result<Option<OwnedSemaphorePermit>, Cause> {
-        if codings.is_plain() {
-            return Ok(None);
-        }
-        let turns = Arc::clone(&self.decoding);
-        let turn = turns.acquire_owned().await;
-        turn.map(Some).map_err(|_| Cause::Internal)
+    pub async fn turn_to_decode(&self) -> Result<OwnedSemaphorePermit, Cause> {
+        let turn = Arc::clone(&self.decoding).acquire_owned().await;
+        turn.map_err(|_| Cause::Internal)
     }
 
     /// A refusal stands even where it cannot be recorded.

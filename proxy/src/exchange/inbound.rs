@@ -235,7 +235,7 @@ impl Inbound {
         let codings = Codings::parse(&response.head.headers).map_err(unreadable)?;
         let held = read(response, self.hold).await?;
         let (echo, detector) = (self.echo.clone(), self.detector.clone());
-        let turn = self.sidecar.turn_to_decode(&codings).await?;
+        let turn = self.sidecar.turn_to_decode().await?;
         let (mut layers, mut echoed, mut findings) = (
             codings.layers(held.body.clone(), limits::DECODE_BYTES),
             false,

@@ -3,6 +3,7 @@
 //! The same for both protocols on both sides. Nothing of a request is sent before the verdict on it; of a body that
 //! is too long to hold, nothing is sent that a later finding could begin in.
 
+mod aside;
 mod ask;
 mod forward;
 mod grpc;
@@ -21,7 +22,7 @@ use detectors::{Finding, Format, Location};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{OnMatch, OnOversize};
-use crate::content::{self, Codings, Layers};
+use crate::content::Codings;
 use crate::credential;
 use crate::inspect::{self, BodyScan};
 use crate::limits;
@@ -534,53 +535,6 @@ impl<'a> Exchange<'a> {
         let clean = clean.ok_or_else(|| blocked(Cause::Unredactable))?;
         redacted.extend(blocking);
         Ok(clean.into())
-    }
-
-    /// Has the crew do what may take long, slice by slice.
-    async fn aside<T: Send + 'static>(
-        &self,
-        slice: impl FnMut() -> Option<T> + Send + 'static,
-    ) -> Result<T, Cause> {
-        let crew = &self.sidecar.crew;
-        Ok(crew.run(self.pool.number, slice).await?)
-    }
-
-    /// Has the crew do what is to be done with the layers of a body; `begin` may be asked twice.
-    async fn decoding<T: Send + 'static, S>(
-        &self,
-        codings: &Codings,
-        body: &Bytes,
-        begin: impl Fn(Layers) -> S,
-    ) -> Result<T, Cause>
-    where
-        S: FnMut() -> Option<Result<T, &'static str>> + Send + 'static,
-    {
-        let layers = |most| codings.layers(body.clone(), most);
-        if !codings.is_plain() && body.len() <= limits::ASIDE_BYTES {
-            match self.aside(begin(layers(limits::DECODE_SHORT))).await? {
-                Err(content::TOO_MUCH) => {}
-                outcome => return outcome.map_err(Cause::ContentEncoding),
-            }
-        }
-        let turn = self.sidecar.turn_to_decode(codings).await?;
-        let mut slice = begin(layers(limits::DECODE_BYTES));
-        let outcome = self.aside(move || {
-            let _turn = &turn;
-            slice()
-        });
-        outcome.await?.map_err(Cause::ContentEncoding)
-    }
-
-    /// Does what is short here, and has the crew do what is not.
-    async fn aside_once<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Cause> {
-        if bytes <= limits::ASIDE_BYTES {
-            return Ok(work());
-        }
-        Ok(self.sidecar.crew.once(self.pool.number, work).await?)
     }
 
     /// Recorded before a byte is sent: what cannot be recorded does not happen.

@@ -10,6 +10,7 @@ use super::{
     After, Exchange, Gone, Reply, RequestBody, body_failed, cause, judged_trailers, outright,
 };
 use crate::config::OnOversize;
+use crate::crew::Burden;
 use crate::inspect;
 use crate::limits;
 use crate::message::{Frame, Headers, RequestHead, Size};
@@ -247,6 +248,7 @@ pub struct Window<'a> {
     ruling: &'a Ruling,
     route: &'a Route,
     connection: u64,
+    burden: Burden,
     scan: Scan,
     held: BytesMut,
     /// The end of what was looked at for short pieces of secrets.
@@ -277,6 +279,7 @@ impl<'a> Window<'a> {
             ruling,
             route,
             connection,
+            burden: sidecar.crew.burden(),
             scan,
             held: BytesMut::new(),
             tail: Vec::new(),
@@ -378,7 +381,8 @@ impl<'a> Window<'a> {
                 findings,
             };
             let crew = &self.sidecar.crew;
-            (stream, findings) = crew.run(self.connection, move || work.step()).await?;
+            let scan = crew.scan(&self.burden, self.connection, move || work.step());
+            (stream, findings) = scan.await?;
         } else {
             findings.extend(stream.push(&data));
         }
