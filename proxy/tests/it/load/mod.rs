@@ -161,8 +161,9 @@ impl Kind {
                 }
             });
         }
-        while let Some(ended) = clients.join_next().await {
-            ended.unwrap();
+        // A client has no end but a failure.
+        if let Some(Err(failed)) = clients.join_next().await {
+            panic!("{failed}");
         }
     }
 }
@@ -219,9 +220,12 @@ async fn explode(scene: &Scene, coding: &str, bomb: &[u8], done: &AtomicU64) {
     done.fetch_add(1, Ordering::Relaxed);
 }
 
+/// A coding, and a body.
+type Bomb = (&'static str, Arc<[u8]>);
+
 /// A gibibyte in a mebibyte, and that once more.
-fn bombs() -> [(&'static str, Arc<[u8]>); 2] {
-    static ONCE: std::sync::OnceLock<[(&str, Arc<[u8]>); 2]> = std::sync::OnceLock::new();
+fn bombs() -> [Bomb; 2] {
+    static ONCE: std::sync::OnceLock<[Bomb; 2]> = std::sync::OnceLock::new();
     ONCE.get_or_init(|| {
         let once = gzip(&vec![0; 256 * MEBIBYTE]);
         let twice = gzip(&once);
