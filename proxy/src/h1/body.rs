@@ -112,6 +112,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             size: size(framing),
             idle,
             pace: None,
+            turn: 0,
         }
     }
 
@@ -205,6 +206,8 @@ pub struct Body<'a, R> {
     size: Size,
     idle: Duration,
     pace: Option<Pace>,
+    /// Bytes that were read since others had their turn.
+    turn: usize,
 }
 
 impl<R: AsyncRead + Unpin> Body<'_, R> {
@@ -215,12 +218,21 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
     }
 
     async fn more(&mut self) -> Result<usize, BodyError> {
-        let Some(pace) = &mut self.pace else {
-            return self.reader.fill(self.idle).await;
+        // A sender that is as fast as we are always has more: its task would go on for milliseconds.
+        if self.turn >= limits::TURN_BYTES {
+            self.turn = 0;
+            tokio::task::yield_now().await;
+        }
+        let read = match &mut self.pace {
+            None => self.reader.fill(self.idle).await?,
+            Some(pace) => {
+                let begun = Instant::now();
+                let read = self.reader.fill(pace.patience()).await?;
+                pace.came(begun.elapsed(), read);
+                read
+            }
         };
-        let begun = Instant::now();
-        let read = self.reader.fill(pace.patience()).await?;
-        pace.came(begun.elapsed(), read);
+        self.turn += read;
         Ok(read)
     }
 

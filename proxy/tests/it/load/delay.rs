@@ -10,25 +10,25 @@ use super::*;
 const TURNS: usize = 3000;
 const ROUNDS: usize = 3;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 #[ignore = "slow: run .ci/slow"]
 async fn beside_eight_uploads_a_good_client_waits_at_most_twice_as_long() {
     at_most_twice(Kind::Uploads, "mebibytes").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 #[ignore = "slow: run .ci/slow"]
 async fn beside_eight_bombs_a_good_client_waits_at_most_twice_as_long() {
     at_most_twice(Kind::Bombs, "bombs").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 #[ignore = "slow: run .ci/slow"]
 async fn beside_a_thousand_slow_clients_a_good_client_waits_at_most_twice_as_long() {
-    at_most_twice(Kind::Slow, "connections").await;
+    at_most_twice(Kind::Slow, "bytes of heads").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 #[ignore = "slow: run .ci/slow"]
 async fn beside_a_hundred_streams_of_events_a_good_client_waits_at_most_twice_as_long() {
     at_most_twice(Kind::Events, "events").await;
@@ -36,6 +36,8 @@ async fn beside_a_hundred_streams_of_events_a_good_client_waits_at_most_twice_as
 
 async fn at_most_twice(kind: Kind, unit: &str) {
     let scene = Scene::new().await;
+    // This thread is the client; the sidecar was started before.
+    step_forward();
     turns(&scene, 500).await;
     let mut seen = Vec::new();
     for _ in 0..ROUNDS {
