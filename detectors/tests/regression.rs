@@ -384,3 +384,29 @@ fn wrapped_lines_of_compressed_data_behind_an_escaped_line_break() {
         }
     }
 }
+
+/// What zlib makes of compressed data has no text in it, by which to know it behind a sign.
+#[test]
+fn compressed_twice_behind_a_sign_in_percent_escapes() {
+    use std::io::Write as _;
+    let fast = flate2::Compression::fast();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), fast);
+    gzip.write_all(SECRET.as_bytes()).unwrap();
+    let once = [
+        zlib(SECRET),
+        gzip.finish().unwrap(),
+        zstd::bulk::compress(SECRET.as_bytes(), 3).unwrap(),
+    ];
+    for inner in once {
+        for level in [fast, flate2::Compression::best()] {
+            let mut twice = flate2::write::ZlibEncoder::new(Vec::new(), level);
+            twice.write_all(&inner).unwrap();
+            let bytes = twice.finish().unwrap();
+            let escaped: String = bytes.iter().map(|byte| format!("%{byte:02X}")).collect();
+            for before in ["", "a ", "v=", "c^# ,"] {
+                let text = format!("{before}{escaped} : []");
+                assert!(found(text.as_bytes()), "{text}");
+            }
+        }
+    }
+}

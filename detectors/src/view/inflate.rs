@@ -166,6 +166,11 @@ fn is_zlib(text: &[u8]) -> bool {
     }
 }
 
+/// The first two bytes of zlib, gzip or zstd.
+fn begins_data(first: u8, second: u8) -> bool {
+    is_zlib(&[first, second]) || matches!((first, second), (0x1f, 0x8b) | (0x28, 0xb5))
+}
+
 /// Bytes of the longest magic number.
 const MAGIC: usize = 4;
 
@@ -215,6 +220,14 @@ fn is_deflate(text: &[u8]) -> bool {
         1 => {
             // Fixed codes: the first symbols are bytes, or repeat what was there.
             let mut bytes = 0;
+            // Or they are compressed data once more.
+            let mut ahead = Bits { text, at: bits.at };
+            let two = [ahead.fixed_symbol(), ahead.fixed_symbol()];
+            if let [Some(Ok(first)), Some(Ok(second))] = two.map(|one| one.map(u8::try_from))
+                && begins_data(first, second)
+            {
+                return true;
+            }
             for _ in 0..10 {
                 match bits.fixed_symbol() {
                     Some(0..=8 | 14..=31 | 127..=255) | None => return false,
