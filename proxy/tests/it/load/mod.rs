@@ -16,6 +16,10 @@ use fixtures::origin::{Origin, OriginOptions};
 use fixtures::pki::Pki;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
+#[cfg(target_os = "linux")]
+use thread_priority::{
+    ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -100,20 +104,24 @@ impl Drop for Scene {
     }
 }
 
-/// The rest of the test's process is what is not measured either, so it is never what waits: as the agent's own machine and
-/// the origin's are none of the sidecar's. Root may say so; else the delay has what they wait for the processor in it.
+/// The good client and its origin are what is not measured, as the agent's own machine and the origin's are none of the
+/// sidecar's: they run at once (`SCHED_FIFO`), where on a machine of two processors they would wait up to a slice, some
+/// milliseconds, for a thread of the sidecar that serves others. That takes root.
+#[cfg(target_os = "linux")]
 fn step_forward() {
-    if rustix::process::setpriority_process(None, -10).is_err() {
-        println!("not root: the good client and its origin share the processor as equals");
-    }
+    use thread_priority::RealtimeThreadSchedulePolicy::Fifo;
+    let lowest = ThreadPriority::Crossplatform(1_u8.try_into().unwrap());
+    let policy = ThreadSchedulePolicy::Realtime(Fifo);
+    set_thread_priority_and_policy(thread_native_id(), lowest, policy)
+        .expect("root, to measure the sidecar's delay and not that of its client");
 }
+
+#[cfg(not(target_os = "linux"))]
+fn step_forward() {}
 
 #[cfg(target_os = "linux")]
 fn step_back() {
-    use thread_priority::{
-        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-        set_thread_priority_and_policy, thread_native_id,
-    };
+    use thread_priority::NormalThreadSchedulePolicy;
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle).unwrap();
 }
