@@ -163,8 +163,14 @@ impl Unreadable {
     }
 }
 
+/// Room for all that may come is taken at once; what is not written to takes no memory. A buffer that grew would be copied under
+/// the allocator's lock, which others would wait for while this thread waits for the processor.
 fn read(decoder: impl Read, bound: u64) -> Result<Vec<u8>, Unreadable> {
+    let room = usize::try_from(bound).map_err(|_| Unreadable::Bound)?;
     let mut output = Vec::new();
+    output
+        .try_reserve_exact(room.saturating_add(1))
+        .map_err(|_| Unreadable::Bound)?;
     match decoder.take(bound + 1).read_to_end(&mut output) {
         Ok(_) if output.len() as u64 > bound => Err(Unreadable::Bound),
         Ok(_) => Ok(output),

@@ -20,7 +20,7 @@ pub const READ_BYTES: usize = 64 * 1024;
 /// What is read and thrown away so that a refusal can be read before the connection closes.
 pub const DRAIN_BYTES: usize = 256 * 1024;
 pub const DRAIN: Duration = Duration::from_secs(1);
-/// Of a body that goes on and on, what is read before other connections have their turn.
+/// Of a body that goes on and on, what is read, or written, before other connections have their turn.
 pub const TURN_BYTES: usize = 96 * 1024;
 /// Decoded bytes of a `Content-Encoding` body, as a multiple of the encoded size and in all.
 pub const DECODE_RATIO: u64 = 200;

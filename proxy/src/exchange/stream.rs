@@ -310,7 +310,7 @@ impl<'a> Window<'a> {
             last = true;
         }
         let Some((released, findings)) = self.scanned(scanned, last).await? else {
-            self.check_pieces(&data)?;
+            self.check_pieces(&data).await?;
             return Ok(data);
         };
         if last {
@@ -332,7 +332,7 @@ impl<'a> Window<'a> {
             self.held.extend_from_slice(&data);
             self.held.split_to(ready).freeze()
         };
-        self.look_at(&leaves)?;
+        self.look_at(&leaves).await?;
         Ok(leaves)
     }
 
@@ -342,17 +342,17 @@ impl<'a> Window<'a> {
             self.scan = Scan::Off;
         }
         let leaves = self.held.split().freeze();
-        self.look_at(&leaves)?;
+        self.look_at(&leaves).await?;
         Ok(leaves)
     }
 
     /// Looks for short pieces of secrets in what is about to leave, unless the scanner remembers all windows that it lies in:
     /// those have none, nor has what goes over their edges, which they see.
-    fn look_at(&mut self, leaves: &[u8]) -> Result<(), Cause> {
+    async fn look_at(&mut self, leaves: &[u8]) -> Result<(), Cause> {
         let begin = self.base;
         self.base += leaves.len() as u64;
         if begin < self.new_until {
-            return self.check_pieces(leaves);
+            return self.check_pieces(leaves).await;
         }
         self.pass(leaves);
         Ok(())
@@ -394,18 +394,22 @@ impl<'a> Window<'a> {
         Ok(Some((released, findings)))
     }
 
-    fn check_pieces(&mut self, data: &[u8]) -> Result<(), Cause> {
+    async fn check_pieces(&mut self, data: &[u8]) -> Result<(), Cause> {
         if !self.route.detectors.known_secrets {
             return Ok(());
         }
+        let pieces = &self.sidecar.pieces;
         let mut found = Found::new();
-        let head = data.get(..TAIL.min(data.len())).unwrap_or_default();
-        self.sidecar
-            .pieces
-            .find(&[&self.tail, head].concat(), &mut found);
-        self.sidecar.pieces.find(data, &mut found);
-        self.pass(data);
-        self.sidecar.pieces.release(&found)
+        for (turn, data) in data.chunks(limits::TURN_BYTES).enumerate() {
+            if turn > 0 {
+                tokio::task::yield_now().await;
+            }
+            let head = data.get(..TAIL.min(data.len())).unwrap_or_default();
+            pieces.find(&[&self.tail, head].concat(), &mut found);
+            pieces.find(data, &mut found);
+            self.pass(data);
+        }
+        pieces.release(&found)
     }
 
     /// Keeps what a piece may begin in.

@@ -14,6 +14,7 @@ use crate::exchange::{self, After, Gone, Reply, RequestBody};
 use crate::host::Authority;
 use crate::limits;
 use crate::message::{BodyError, Frame, Headers, ResponseHead, Size};
+use crate::net::write_both;
 use crate::record::Entry;
 use crate::sidecar::Sidecar;
 use crate::upstream::pool::Pool;
@@ -234,11 +235,7 @@ impl<S: AsyncWrite + Send + Unpin> Writer<S> {
     }
 
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Gone> {
-        let written = timeout(limits::WRITE, async {
-            self.io.write_all(bytes).await?;
-            self.io.flush().await
-        });
-        match written.await {
+        match timeout(limits::WRITE, write_both(&mut self.io, bytes, &[])).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Gone),
         }

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 
 use super::pool::{Pool, RouteKey};
@@ -277,11 +277,7 @@ impl Sink<'_> {
 }
 
 async fn write_all(writer: &mut WriteHalf<Origin>, bytes: &[u8]) -> io::Result<()> {
-    timed(async {
-        writer.write_all(bytes).await?;
-        writer.flush().await
-    })
-    .await
+    timed(write_both(writer, bytes, &[])).await
 }
 
 async fn timed(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {

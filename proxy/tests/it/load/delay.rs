@@ -3,6 +3,11 @@
 //! It is an agent in the midst of a conversation: a POST of 16 KiB of JSON every other millisecond, over one connection, each a text
 //! that the sidecar has not seen before. What it waits when it is alone is measured before and after, in the same way.
 //! Each of the three rounds is enough: another program on the machine can only spoil one.
+//!
+//! What is held to that is the sidecar's own doing. Its threads that serve run at once, as the good client and its origin do,
+//! before the load and before its crew: where all of these share two processors as the system shares them, threads that run
+//! "when nothing else does" still get a small share, and Linux gives it in pieces of up to a tick (4 ms at 250 Hz), which is
+//! then the good client's p99 whatever the sidecar does. What that comes to is printed by `BOT_BOTTLE_SHARE=1`.
 
 use super::*;
 
@@ -38,6 +43,11 @@ async fn at_most_twice(kind: Kind, unit: &str) {
     let scene = Scene::new().await;
     // This thread is the client; the sidecar was started before.
     step_forward();
+    let share = std::env::var_os("BOT_BOTTLE_SHARE").is_some();
+    if !share {
+        let ahead = bring_forward(scene.world.sidecar.pid());
+        assert!(ahead >= 2, "{ahead} threads of the sidecar serve");
+    }
     turns(&scene, 500).await;
     let mut seen = Vec::new();
     for _ in 0..ROUNDS {
@@ -59,6 +69,10 @@ async fn at_most_twice(kind: Kind, unit: &str) {
         assert!(done > 0, "there was no load");
         seen.push((p99, loaded99));
         if loaded99 <= 2 * p99 {
+            return;
+        }
+        if share {
+            println!("not held to anything, since the processors are shared");
             return;
         }
     }

@@ -119,6 +119,23 @@ fn step_forward() {
 #[cfg(not(target_os = "linux"))]
 fn step_forward() {}
 
+/// As [`step_forward`], the threads of a sidecar that serve: not its crew. Says how many there are.
+fn bring_forward(sidecar: u32) -> usize {
+    let mut count = 0;
+    for task in std::fs::read_dir(format!("/proc/{sidecar}/task")).unwrap() {
+        let task = task.unwrap().path();
+        if std::fs::read_to_string(task.join("comm")).unwrap().trim() == "crew" {
+            continue;
+        }
+        let mut chrt = std::process::Command::new("chrt");
+        chrt.args(["--fifo", "--pid", "1"])
+            .arg(task.file_name().unwrap());
+        assert!(chrt.status().unwrap().success(), "{chrt:?}");
+        count += 1;
+    }
+    count
+}
+
 #[cfg(target_os = "linux")]
 fn step_back() {
     use thread_priority::NormalThreadSchedulePolicy;
