@@ -330,7 +330,14 @@ impl<'a> Window<'a> {
             data.slice(..ready)
         } else {
             self.held.extend_from_slice(&data);
-            self.held.split_to(ready).freeze()
+            let leaves = self.held.split_to(ready).freeze();
+            if !leaves.is_empty() {
+                // Into a buffer of its own: beside what leaves, it would double that one's size time and again.
+                let mut rest = BytesMut::with_capacity(limits::TURN_BYTES);
+                rest.extend_from_slice(&self.held);
+                self.held = rest;
+            }
+            leaves
         };
         self.look_at(&leaves).await?;
         Ok(leaves)

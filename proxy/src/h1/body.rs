@@ -172,8 +172,15 @@ async fn read_some<R: AsyncRead + Unpin>(io: &mut R, buf: &mut BytesMut) -> io::
             scratch.resize(RECORD, 0);
             let mut read = ReadBuf::new(scratch);
             ready!(Pin::new(&mut *io).poll_read(cx, &mut read))?;
-            buf.extend_from_slice(read.filled());
-            Poll::Ready(Ok(read.filled().len()))
+            let read = read.filled();
+            if buf.capacity() - buf.len() < read.len() {
+                // Into a buffer of its own: one that parts were split off from would be doubled time and again.
+                let mut own = BytesMut::with_capacity(buf.len() + read.len());
+                own.extend_from_slice(buf);
+                *buf = own;
+            }
+            buf.extend_from_slice(read);
+            Poll::Ready(Ok(read.len()))
         })
     })
     .await
