@@ -410,3 +410,22 @@ fn compressed_twice_behind_a_sign_in_percent_escapes() {
         }
     }
 }
+
+/// By chance hardly a small letter is in the first half of it; found by fuzzing.
+#[test]
+fn compressed_data_whose_base64_is_in_capitals() {
+    let secret = b"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b";
+    let known = KnownSecret::new("NAME", secret).unwrap();
+    let scanner = Scanner::builder()
+        .known_secrets(vec![known])
+        .build()
+        .unwrap();
+    let header = ["eAEF", "eF4F", "eJwF", "eNoF"];
+    for header in header {
+        let text = format!(
+            "  {header}QLENACEIXOW6/8QGVBTHOUX2H8Gs9BHi6t7PjGGLNS8px4whamw7e+rGByj+AgAPc0AM/Q=="
+        );
+        let found = scanner.scan(&Location::Body, text.as_bytes());
+        assert!(!found.is_empty(), "{text}");
+    }
+}

@@ -265,10 +265,11 @@ impl Reader<'_, '_> {
                 self.whole_run(start + phase, end);
             }
         }
-        // As mixed as compressed data is.
+        // As mixed as compressed data is, but where zlib says that it is.
         let count = |mask: u64| (mask & lowest(32)).count_ones();
         let at_edge = start == 0 && self.work.continued == Some(self.depth);
-        if count(lower) >= 4 && count(upper) >= 4 && count(alnum) >= 16 && !at_edge {
+        let mixed = count(lower) >= 4 && count(upper) >= 4 && count(alnum) >= 16;
+        if (mixed || begins_zlib(run)) && !at_edge {
             self.inflated(start..end);
             // Behind `\n` and its like too, whose letter looks like the first digit.
             if self.text[..start].ends_with(b"\\") {
