@@ -163,8 +163,8 @@ impl Unreadable {
     }
 }
 
-/// Room for all that may come is taken at once; what is not written to takes no memory. A buffer that grew would be copied under
-/// the allocator's lock, which others would wait for while this thread waits for the processor.
+/// Room for all that may come is taken at once, and what was not needed is given back. A buffer that grew would be copied under the
+/// allocator's lock, which others would wait for while this thread waits for the processor.
 fn read(decoder: impl Read, bound: u64) -> Result<Vec<u8>, Unreadable> {
     let room = usize::try_from(bound).map_err(|_| Unreadable::Bound)?;
     let mut output = Vec::new();
@@ -173,7 +173,10 @@ fn read(decoder: impl Read, bound: u64) -> Result<Vec<u8>, Unreadable> {
         .map_err(|_| Unreadable::Bound)?;
     match decoder.take(bound + 1).read_to_end(&mut output) {
         Ok(_) if output.len() as u64 > bound => Err(Unreadable::Bound),
-        Ok(_) => Ok(output),
+        Ok(_) => {
+            output.shrink_to_fit();
+            Ok(output)
+        }
         Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(Unreadable::Bound),
         Err(_) => Err(Unreadable::Corrupt),
     }
@@ -204,6 +207,20 @@ mod tests {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(data).unwrap();
         encoder.finish().unwrap()
+    }
+
+    /// A layer may wait for its turn to be scanned, as many of them as there are connections.
+    #[test]
+    fn a_layer_keeps_no_more_room_than_it_needs() {
+        for text in [&b"short"[..], &vec![b'a'; 300_000]] {
+            let body = gzip(text);
+            for bound in [limits::DECODE_SHORT * 2, limits::DECODE_BYTES] {
+                let decoder = flate2::bufread::MultiGzDecoder::new(&body[..]);
+                let layer = read(decoder, bound).unwrap();
+                assert_eq!(layer, text);
+                assert!(layer.capacity() <= text.len() + 64, "{}", layer.capacity());
+            }
+        }
     }
 
     #[test]

@@ -151,3 +151,40 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// Whatever the writer takes at once, and wherever a turn ends.
+    #[tokio::test]
+    async fn both_arrive_whole_and_in_order() {
+        let text = |length: usize, first: u8| -> Vec<u8> {
+            let bytes = (0..length).map(|at| (at % 251) as u8 ^ first);
+            bytes.collect()
+        };
+        let turn = limits::TURN_BYTES;
+        for room in [7_000, 4 * turn] {
+            for one in [0, 1, turn - 1, turn, turn + 1] {
+                for two in [0, 1, turn - 1, turn, 2 * turn + 1] {
+                    let (one, two) = (text(one, 0), text(two, 0xFF));
+                    let (mut writer, mut reader) = tokio::io::duplex(room);
+                    let mut arrived = Vec::new();
+                    let (written, read) = tokio::join!(
+                        async {
+                            let written = write_both(&mut writer, &one, &two).await;
+                            drop(writer);
+                            written
+                        },
+                        reader.read_to_end(&mut arrived),
+                    );
+                    written.unwrap();
+                    read.unwrap();
+                    assert!(arrived == [one, two].concat(), "{room}");
+                }
+            }
+        }
+    }
+}

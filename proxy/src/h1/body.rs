@@ -174,8 +174,9 @@ async fn read_some<R: AsyncRead + Unpin>(io: &mut R, buf: &mut BytesMut) -> io::
             ready!(Pin::new(&mut *io).poll_read(cx, &mut read))?;
             let read = read.filled();
             if buf.capacity() - buf.len() < read.len() {
-                // Into a buffer of its own: one that parts were split off from would be doubled time and again.
-                let mut own = BytesMut::with_capacity(buf.len() + read.len());
+                // Into a buffer of its own, twice as long as what is there: one that parts were split off from would become
+                // twice as long as it once was, time and again.
+                let mut own = BytesMut::with_capacity(2 * buf.len() + read.len());
                 own.extend_from_slice(buf);
                 *buf = own;
             }

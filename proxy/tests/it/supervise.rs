@@ -710,9 +710,19 @@ async fn what_the_scanner_remembers_has_no_short_pieces() {
             }
         }
     }
-    // Streamed: at and around the edges of what the scanner reads at once, with all the rest known already.
+    // Streamed: at and around the edges of what the scanner reads at once, and of a turn, with all the rest known already.
     let clean = "so many more words; ".repeat(170_000);
-    for at in [0, 65_530, 65_536, 1 << 20, 2_000_000, clean.len() - 4] {
+    let turn = 96 * 1024;
+    for at in [
+        0,
+        65_530,
+        65_536,
+        turn - 4,
+        5 * turn - 5,
+        1 << 20,
+        2_000_000,
+        clean.len() - 4,
+    ] {
         let with = |piece: &str| {
             [
                 &clean[..at],
