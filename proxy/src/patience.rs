@@ -44,6 +44,11 @@ impl Patience {
     }
 }
 
+/// A wait of which nothing is kept: the timer is made where the first try brings nothing, and writes mostly go at once.
+pub async fn within<T>(most: Duration, what: impl Future<Output = T>) -> Result<T, Exhausted> {
+    Patience::default().wait(most, what).await
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};

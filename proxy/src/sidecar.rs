@@ -8,7 +8,6 @@ use arc_swap::ArcSwap;
 use detectors::Finding;
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +19,7 @@ use crate::host::Authority;
 use crate::limits;
 use crate::logs::Limiter;
 use crate::metrics::Metrics;
+use crate::patience::within;
 use crate::pieces::Pieces;
 use crate::record::Entry;
 use crate::secrets::Secrets;
@@ -180,12 +180,8 @@ impl Sidecar {
             return Ok(());
         }
         let more = u32::try_from(more).map_err(|_| Cause::Overloaded)?;
-        let permit = timeout(
-            limits::HELD_WAIT,
-            Arc::clone(&self.held).acquire_many_owned(more),
-        )
-        .await;
-        let Ok(Ok(permit)) = permit else {
+        let permit = Arc::clone(&self.held).acquire_many_owned(more);
+        let Ok(Ok(permit)) = within(limits::HELD_WAIT, permit).await else {
             return Err(Cause::Overloaded);
         };
         match room {

@@ -18,6 +18,9 @@ use super::Record;
 /// A record is bounded where it is made; no line is longer than this.
 pub(super) const MAX_LINE: usize = 256 * 1024;
 
+/// Room for lines that is kept between two calls.
+const BATCH_ROOM: usize = 16 * 1024;
+
 pub(super) type Hash = [u8; 32];
 
 /// What stands before the first line.
@@ -118,6 +121,8 @@ pub(super) struct Chain {
     last: Head,
     /// What the head's file says.
     noted: Head,
+    /// The lines of one call.
+    batch: Vec<u8>,
     /// Bytes of the log up to the end of its last whole record.
     length: u64,
 }
@@ -134,6 +139,7 @@ impl Chain {
                 head: None,
                 last: Head::EMPTY,
                 noted: Head::EMPTY,
+                batch: Vec::new(),
                 length: 0,
             });
         }
@@ -170,6 +176,7 @@ impl Chain {
             head: Some(head),
             last,
             noted: last,
+            batch: Vec::new(),
         };
         if let Some(words) = damage {
             tracing::error!(reason = words, "the audit log begins anew");
@@ -189,14 +196,16 @@ impl Chain {
         &mut self,
         records: impl IntoIterator<Item = &'r Record>,
     ) -> io::Result<()> {
-        let mut batch = Vec::with_capacity(1024);
+        self.batch.clear();
+        self.batch.shrink_to(BATCH_ROOM);
+        let batch = &mut self.batch;
         let mut last = self.last;
         for record in records {
             let start = batch.len();
-            link(&mut batch, last)?;
+            link(batch, last)?;
             // One object: the record's first brace gives way to the comma.
             let brace = batch.len();
-            serde_json::to_writer(&mut batch, record)?;
+            serde_json::to_writer(&mut *batch, record)?;
             if let Some(byte) = batch.get_mut(brace) {
                 *byte = b',';
             }
@@ -209,7 +218,7 @@ impl Chain {
         if batch.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.log.write_all(&batch) {
+        if let Err(error) = self.log.write_all(batch) {
             if self.head.is_some() {
                 // Half a record at the end would make every later one unreadable.
                 self.log.set_len(self.length)?;

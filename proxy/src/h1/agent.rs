@@ -1,11 +1,11 @@
 //! The agent's side of HTTP/1.1.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::time::timeout;
 
 use super::body::{Body, HeadError, Reader};
 use super::parse::{self, Malformed, Request, Target};
@@ -15,6 +15,7 @@ use crate::host::Authority;
 use crate::limits;
 use crate::message::{BodyError, Frame, Headers, ResponseHead, Size};
 use crate::net::write_both;
+use crate::patience::{Exhausted, within};
 use crate::record::Entry;
 use crate::sidecar::Sidecar;
 use crate::upstream::pool::Pool;
@@ -25,12 +26,22 @@ use crate::ws::handshake;
 const JOINED: u64 = 64 * 1024;
 
 /// Serves a tunnel's requests one after the other, each with a verdict of its own.
-pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
+pub fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     sidecar: &Arc<Sidecar>,
     pool: &Pool,
     stream: S,
-) {
+) -> impl Future<Output = ()> + Send {
+    // Here, and not in the task, which would keep the room that the stream had in it.
     let (read, write) = tokio::io::split(stream);
+    serve_both(sidecar, pool, read, write)
+}
+
+async fn serve_both<S: AsyncRead + AsyncWrite + Send + Unpin>(
+    sidecar: &Arc<Sidecar>,
+    pool: &Pool,
+    read: ReadHalf<S>,
+    write: WriteHalf<S>,
+) {
     let mut reader = Reader::new(read, BytesMut::new());
     let mut writer = Writer::new(write);
     let mut stopping = std::pin::pin!(sidecar.stopping.cancelled());
@@ -43,7 +54,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
             Ok(Some(request)) => request,
             Ok(None) => break,
             Err(error) => {
-                refuse_head(sidecar, pool, &mut writer, error).await;
+                Box::pin(refuse_head(sidecar, pool, &mut writer, error)).await;
                 hang_up(&mut reader, &mut writer).await;
                 break;
             }
@@ -54,14 +65,12 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
             Target::Absolute { .. } | Target::Authority(_) => {
                 let cause =
                     Cause::Malformed("inside a tunnel only a path is a request target".into());
-                refuse(sidecar, pool, &mut writer, cause).await;
+                Box::pin(refuse(sidecar, pool, &mut writer, cause)).await;
                 hang_up(&mut reader, &mut writer).await;
                 break;
             }
         };
-        // In a box: between two requests a tunnel has no room for one.
-        let one = one(sidecar, pool, request, target, &mut reader, &mut writer);
-        let after = Box::pin(one).await;
+        let after = one(sidecar, pool, request, target, &mut reader, &mut writer).await;
         match after {
             After::Reusable if keep_alive && writer.keep_alive => {}
             After::Reusable => break,
@@ -235,9 +244,9 @@ impl<S: AsyncWrite + Send + Unpin> Writer<S> {
     }
 
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Gone> {
-        match timeout(limits::WRITE, write_both(&mut self.io, bytes, &[])).await {
+        match within(limits::WRITE, write_both(&mut self.io, bytes, &[])).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(Gone),
+            Ok(Err(_)) | Err(Exhausted) => Err(Gone),
         }
     }
 
@@ -256,7 +265,7 @@ impl<S: AsyncWrite + Send + Unpin> Writer<S> {
 
     /// An orderly end: close_notify inside TLS.
     pub async fn close(&mut self) {
-        let _gone = timeout(limits::DRAIN, self.io.shutdown()).await;
+        let _gone = within(limits::DRAIN, self.io.shutdown()).await;
     }
 }
 

@@ -119,7 +119,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// Reads and throws away what still comes, so that the peer reads our answer and not a reset.
     pub async fn drain(&mut self) {
         let mut left = limits::DRAIN_BYTES;
-        let mut sink = [0u8; 4096];
+        let mut sink = vec![0; 4096];
         let _ended = timeout(limits::DRAIN, async {
             while left > 0 {
                 match self.io.read(&mut sink).await {

@@ -5,7 +5,6 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
-use tokio::time::timeout;
 
 use super::pool::{Pool, RouteKey};
 use super::response::Pending;
@@ -15,6 +14,7 @@ use crate::h2side;
 use crate::limits;
 use crate::message::{Headers, RequestHead, Size};
 use crate::net::{Origin, write_both};
+use crate::patience::{Exhausted, within};
 use crate::verdict::Cause;
 
 /// A connection for one exchange.
@@ -281,7 +281,7 @@ async fn write_all(writer: &mut WriteHalf<Origin>, bytes: &[u8]) -> io::Result<(
 }
 
 async fn timed(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    timeout(limits::WRITE, write)
+    within(limits::WRITE, write)
         .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        .map_err(|Exhausted| io::Error::from(io::ErrorKind::TimedOut))?
 }
