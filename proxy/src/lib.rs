@@ -42,6 +42,7 @@ mod patience;
 mod pieces;
 pub mod policy;
 mod record;
+mod rooms;
 pub mod run;
 pub mod scan;
 pub mod secrets;

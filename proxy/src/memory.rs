@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::rooms;
+
 /// The least time between two times: where connections come and go all the time, what is freed is soon used again.
 pub const PAUSE: Duration = Duration::from_secs(2);
 
 /// What a thread may keep of what it freed last, and from which size on a buffer is the system's own. Left alone, the allocator
-/// raises both to some tens of megabytes once it saw a large buffer, and keeps as much for each thread. A body that is held
-/// (1 MiB) is below, since pages that come and go with each request cost more than the request.
+/// raises both to some tens of megabytes once it saw a large buffer, and keeps as much for each thread. Rooms of bodies are the
+/// system's own, so that one that is given up is no part of what a thread keeps.
 const KEPT: i32 = 2 * 1024 * 1024;
-const OWN: i32 = 4 * 1024 * 1024;
+const OWN: i32 = rooms::ROOM as i32;
 
 /// Bounds what the allocator keeps; before there is a second thread.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -38,6 +40,7 @@ pub async fn give_back(ended: Arc<Notify>) {
     loop {
         ended.notified().await;
         tokio::time::sleep(PAUSE).await;
+        rooms::clear();
         // It takes milliseconds where there is much.
         let _ended = tokio::task::spawn_blocking(trim).await;
     }

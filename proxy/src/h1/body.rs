@@ -16,6 +16,7 @@ use crate::limits;
 use crate::message::{BodyError, Frame, Size};
 use crate::pace::Pace;
 use crate::patience::{Exhausted, Patience};
+use crate::rooms;
 
 /// Why no head came.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +114,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             idle,
             pace: None,
             turn: 0,
+            in_room: false,
         }
     }
 
@@ -216,6 +218,8 @@ pub struct Body<'a, R> {
     pace: Option<Pace>,
     /// Bytes that were read since others had their turn.
     turn: usize,
+    /// What is gathered is in one of [`rooms`].
+    in_room: bool,
 }
 
 impl<R: AsyncRead + Unpin> Body<'_, R> {
@@ -255,10 +259,17 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
             return Ok(());
         };
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        if all > RECORD {
-            // What is not written to yet takes no memory.
-            let more = left.min(all).saturating_sub(self.reader.buf.len());
-            self.reader.buf.reserve(more);
+        let buf = &mut self.reader.buf;
+        if all > RECORD && !self.in_room {
+            let whole = left.min(all);
+            if let Some(mut room) = rooms::take(whole.max(buf.len())) {
+                room.extend_from_slice(buf);
+                *buf = room;
+                self.in_room = true;
+            } else {
+                // What is not written to yet takes no memory.
+                buf.reserve(whole.saturating_sub(buf.len()));
+            }
         }
         while self.reader.buf.len() < left.min(bytes) {
             if self.more().await? == 0 {
@@ -346,7 +357,13 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
         let take = usize::try_from(left)
             .unwrap_or(usize::MAX)
             .min(self.reader.buf.len());
-        Ok(self.reader.buf.split_to(take).freeze())
+        let data = self.reader.buf.split_to(take);
+        if self.in_room && self.reader.buf.is_empty() {
+            self.in_room = false;
+            self.reader.buf = BytesMut::new();
+            return Ok(rooms::lend(data));
+        }
+        Ok(data.freeze())
     }
 
     /// A line without its CRLF.
