@@ -21,6 +21,8 @@ mod crew;
 mod descriptors;
 mod echo;
 mod exchange;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod h1;
 mod h2agent;
 mod h2duplex;

@@ -170,6 +170,24 @@ pub struct ResponseHead {
     pub headers: Headers,
 }
 
+impl ResponseHead {
+    /// Leaves what the agent is to read.
+    pub fn strip(&mut self, has_body: bool) {
+        // Of a body that is not there (HEAD, 304) only the origin knows the length; a 204 has none (RFC 9110 §8.6).
+        let tells = !has_body && self.status != StatusCode::NO_CONTENT;
+        let told = tells
+            .then(|| self.headers.first("content-length").cloned())
+            .flatten();
+        self.headers.strip_hop_by_hop();
+        // The marker is ours alone, and there is no way out over HTTP/3 to advertise.
+        self.headers.remove("x-bottle-verdict");
+        self.headers.remove("alt-svc");
+        if let Some(length) = told {
+            self.headers.push(&b"content-length"[..], length);
+        }
+    }
+}
+
 /// A piece of a body.
 #[derive(Clone, Debug)]
 pub enum Frame {

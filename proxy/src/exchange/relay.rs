@@ -69,11 +69,6 @@ async fn relay<R: Reply>(
         () = reply.gone() => return Ok(Relayed::Cut),
     };
     let mut head = response.head;
-    // Of a body that is not there (HEAD, 304) only the origin knows the length; a 204 has none (RFC 9110 §8.6).
-    let tells = response.size.is_none() && head.status != http::StatusCode::NO_CONTENT;
-    let told = tells
-        .then(|| head.headers.first("content-length").cloned())
-        .flatten();
     // Of what was read to its end already the last part is judged before anything of it goes on.
     let (body, mut trailers) = match held {
         None => (None, None),
@@ -82,13 +77,7 @@ async fn relay<R: Reply>(
             (Some(body), fields.transpose().map_err(Stopped::Before)?)
         }
     };
-    head.headers.strip_hop_by_hop();
-    // The marker is ours alone, and there is no way out over HTTP/3 to advertise.
-    head.headers.remove("x-bottle-verdict");
-    head.headers.remove("alt-svc");
-    if let Some(length) = told {
-        head.headers.push(&b"content-length"[..], length);
-    }
+    head.strip(response.size.is_some());
     if reply.head(head, response.size).await.is_err() {
         return Ok(Relayed::Cut);
     }

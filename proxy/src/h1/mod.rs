@@ -7,5 +7,7 @@ pub mod body;
 pub mod parse;
 pub mod write;
 
+#[cfg(any(test, fuzzing))]
+pub mod again;
 #[cfg(test)]
 mod mutations;

@@ -3,17 +3,12 @@
 //!
 //! `BOT_BOTTLE_MUTATIONS=1000000` makes more of them than a test of every day.
 
-use std::time::Duration;
-
-use bytes::BytesMut;
 use fixtures::requests;
 use fixtures::strict;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::body::Reader;
-use super::{parse, write};
-use crate::message::{BodyError, Frame, Headers};
+use super::again;
 
 const AUTHORITY: &str = "origin.test:8443";
 
@@ -109,102 +104,22 @@ fn mutated(mut raw: Vec<u8>, mutations: &[Mutation]) -> Vec<u8> {
     raw
 }
 
-/// What an exchange would hold of the first request.
-struct Held {
-    request: parse::Request,
-    body: Vec<u8>,
-    trailers: Option<Headers>,
-}
-
-/// `None` where it is refused or not complete.
-async fn read(raw: &[u8]) -> Option<Held> {
-    let mut reader = Reader::new(raw, BytesMut::new());
-    let request = reader
-        .head(Duration::from_secs(1), parse::request)
-        .await
-        .ok()??;
-    let mut body = reader.body(request.framing, Duration::from_secs(1));
-    let (mut data, mut trailers) = (Vec::new(), None);
-    loop {
-        match body.frame().await {
-            Ok(Some(Frame::Data(bytes))) => data.extend_from_slice(&bytes),
-            Ok(Some(Frame::Trailers(mut fields))) => {
-                fields.strip_trailers();
-                trailers = Some(fields).filter(|fields| !fields.is_empty());
-            }
-            Ok(None) => break,
-            Err(BodyError::Timeout) => panic!("there is nothing to wait for"),
-            Err(_) => return None,
-        }
-    }
-    Some(Held {
-        request,
-        body: data,
-        trailers,
-    })
-}
-
-fn pairs(headers: &Headers) -> Vec<(Vec<u8>, Vec<u8>)> {
-    headers
-        .iter()
-        .filter(|(name, _)| !name.eq_ignore_ascii_case(b"host"))
-        .map(|(name, value)| (name.to_vec(), value.to_vec()))
-        .collect()
-}
-
 /// Whether it was forwarded.
 fn judge(raw: &[u8], runtime: &tokio::runtime::Runtime) -> Result<bool, TestCaseError> {
-    let Some(held) = runtime.block_on(read(raw)) else {
+    let Some(own) = runtime.block_on(again::forwarded(raw, usize::MAX, AUTHORITY)) else {
         return Ok(false);
     };
-    let target = match held.request.target.clone() {
-        parse::Target::Origin(target) | parse::Target::Absolute { target, .. } => target,
-        parse::Target::Authority(_) => return Ok(false),
+    let expected = strict::Request {
+        method: own.method,
+        target: own.target,
+        fields: own.fields,
+        body: own.body,
+        trailers: own.trailers,
     };
-    let mut head = held.request.into_head(target);
-    head.headers.strip_hop_by_hop();
-    let mut out = BytesMut::new();
-    write::whole(
-        &mut out,
-        &head,
-        AUTHORITY,
-        &held.body,
-        held.trailers.as_ref(),
-    );
-    let shown = || format!("{} became {}", raw.escape_ascii(), out.escape_ascii());
-    let requests =
-        strict::all(&out).map_err(|why| TestCaseError::fail(format!("{why}: {}", shown())))?;
-    let [seen] = requests.as_slice() else {
-        return Err(TestCaseError::fail(format!(
-            "{} requests: {}",
-            requests.len(),
-            shown()
-        )));
-    };
-    prop_assert_eq!(&seen.method, head.method.as_str().as_bytes(), "{}", shown());
-    prop_assert_eq!(&seen.target, &head.target.to_vec(), "{}", shown());
-    prop_assert_eq!(&seen.body, &held.body, "{}", shown());
-    prop_assert_eq!(seen.values("host"), [AUTHORITY.as_bytes()], "{}", shown());
-    let ours = [
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "te",
-        "connection",
-    ];
-    let fields: Vec<_> = seen
-        .fields
-        .iter()
-        .filter(|(name, _)| {
-            !ours
-                .iter()
-                .any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
-        })
-        .cloned()
-        .collect();
-    prop_assert_eq!(&fields, &pairs(&head.headers), "{}", shown());
-    let trailers = held.trailers.as_ref().map(pairs).unwrap_or_default();
-    prop_assert_eq!(&seen.trailers, &trailers, "{}", shown());
+    strict::agrees(&own.written, AUTHORITY, &expected).map_err(|why| {
+        let (raw, written) = (raw.escape_ascii(), own.written.escape_ascii());
+        TestCaseError::fail(format!("{why}: {raw} became {written}"))
+    })?;
     Ok(true)
 }
 
