@@ -114,7 +114,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             idle,
             pace: None,
             turn: 0,
-            in_room: false,
+            gathered: Gathered::No,
         }
     }
 
@@ -218,8 +218,17 @@ pub struct Body<'a, R> {
     pace: Option<Pace>,
     /// Bytes that were read since others had their turn.
     turn: usize,
-    /// What is gathered is in one of [`rooms`].
-    in_room: bool,
+    gathered: Gathered,
+}
+
+/// Where the first part of a body is that was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gathered {
+    No,
+    /// In a buffer that was made for it.
+    Apart,
+    /// In one of [`rooms`].
+    InRoom,
 }
 
 impl<R: AsyncRead + Unpin> Body<'_, R> {
@@ -260,15 +269,16 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
         };
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let buf = &mut self.reader.buf;
-        if all > RECORD && !self.in_room {
+        if all > RECORD && self.gathered == Gathered::No {
             let whole = left.min(all);
             if let Some(mut room) = rooms::take(whole.max(buf.len())) {
                 room.extend_from_slice(buf);
                 *buf = room;
-                self.in_room = true;
+                self.gathered = Gathered::InRoom;
             } else {
                 // What is not written to yet takes no memory.
                 buf.reserve(whole.saturating_sub(buf.len()));
+                self.gathered = Gathered::Apart;
             }
         }
         while self.reader.buf.len() < left.min(bytes) {
@@ -358,12 +368,15 @@ impl<R: AsyncRead + Unpin> Body<'_, R> {
             .unwrap_or(usize::MAX)
             .min(self.reader.buf.len());
         let data = self.reader.buf.split_to(take);
-        if self.in_room && self.reader.buf.is_empty() {
-            self.in_room = false;
-            self.reader.buf = BytesMut::new();
-            return Ok(rooms::lend(data));
+        if self.gathered == Gathered::No {
+            return Ok(data.freeze());
         }
-        Ok(data.freeze())
+        // What came behind it must not keep its room.
+        self.reader.buf = BytesMut::from(&self.reader.buf[..]);
+        Ok(match std::mem::replace(&mut self.gathered, Gathered::No) {
+            Gathered::InRoom => rooms::lend(data),
+            Gathered::Apart | Gathered::No => data.freeze(),
+        })
     }
 
     /// A line without its CRLF.
@@ -433,6 +446,24 @@ fn chunk_size(line: &[u8]) -> Result<u64, BodyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Or an agent makes each of its connections hold a body's room with one byte behind a body.
+    #[tokio::test]
+    async fn what_came_behind_a_body_does_not_keep_its_room() {
+        for length in [100 * 1024, 1024 * 1024, 3 * 1024 * 1024] {
+            let raw = [vec![b'a'; length], b"GET".to_vec()].concat();
+            let mut reader = Reader::new(&raw[..], BytesMut::new());
+            let mut body = reader.body(Framing::Length(length as u64), Duration::from_secs(1));
+            body.gather(length, length).await.unwrap();
+            let Some(Frame::Data(data)) = body.frame().await.unwrap() else {
+                panic!("no body of {length}");
+            };
+            assert!(data == raw[..length]);
+            assert!(body.is_done());
+            assert!(b"GET".starts_with(&reader.buf));
+            assert!(reader.buf.capacity() < 1024, "{}", reader.buf.capacity());
+        }
+    }
 
     async fn read(text: &[u8], framing: Framing) -> Result<(Vec<u8>, usize), BodyError> {
         let mut reader = Reader::new(text, BytesMut::new());
