@@ -14,8 +14,8 @@ use crate::rooms;
 pub const PAUSE: Duration = Duration::from_secs(2);
 
 /// What a thread may keep of what it freed last, and from which size on a buffer is the system's own. Left alone, the allocator
-/// raises both to some tens of megabytes once it saw a large buffer, and keeps as much for each thread. Rooms of bodies are the
-/// system's own, so that one that is given up is no part of what a thread keeps.
+/// raises both to some tens of megabytes once it saw a large buffer, and keeps as much for each thread. Rooms of bodies are
+/// mostly the system's own, so that one that is given up is no part of what a thread keeps.
 const KEPT: i32 = 2 * 1024 * 1024;
 const OWN: i32 = rooms::ROOM as i32;
 

@@ -134,7 +134,11 @@ impl Lab {
                 .arg("--version")
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
-            peers && command.status().is_ok()
+            let here = command.status().is_ok();
+            if peers && !here {
+                eprintln!("{program} cannot be run: the table is without it");
+            }
+            peers && here
         };
         let mut systems = vec![System::Floor, System::Sidecar, System::Unscanned];
         if peers && self.programs.relay.is_some() {

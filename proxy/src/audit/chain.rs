@@ -197,7 +197,6 @@ impl Chain {
         records: impl IntoIterator<Item = &'r Record>,
     ) -> io::Result<()> {
         self.batch.clear();
-        self.batch.shrink_to(BATCH_ROOM);
         let batch = &mut self.batch;
         let mut last = self.last;
         for record in records {
@@ -227,6 +226,8 @@ impl Chain {
         }
         self.length += batch.len() as u64;
         self.last = last;
+        self.batch.clear();
+        self.batch.shrink_to(BATCH_ROOM);
         Ok(())
     }
 

@@ -112,8 +112,14 @@ async fn connections_take_turns() {
     .await
     .unwrap();
     drop(free);
-    while let Some(ended) = waiting.join_next().await {
-        ended.unwrap();
+    // Nor is any where its thread gets no processor for a while.
+    loop {
+        match timeout(Duration::from_millis(1), waiting.join_next()).await {
+            Ok(Some(ended)) => ended.unwrap(),
+            Ok(None) => break,
+            Err(_) => {}
+        }
+        never_late(&crew);
     }
     let order = order.lock().unwrap();
     let of_two: Vec<usize> = (0..order.len()).filter(|at| order[*at].0 == 2).collect();
@@ -172,8 +178,17 @@ async fn work_is_done_by_whoever_waits_where_the_crew_gets_nothing_done() {
     );
     drop(free);
     waiting.join_next().await.unwrap().unwrap();
-    let again = crew.once(1, || std::thread::current().name() == Some("crew"));
-    assert_eq!(again.await, Ok(true));
+    // On a machine with other things to do its thread may be late some more times.
+    timeout(PATIENCE, async {
+        loop {
+            let again = crew.once(1, || std::thread::current().name() == Some("crew"));
+            if again.await == Ok(true) {
+                break;
+            }
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

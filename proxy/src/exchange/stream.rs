@@ -4,6 +4,7 @@ use std::future::Future;
 
 use bytes::{Bytes, BytesMut};
 use detectors::{Finding, Location};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::relay::Relayed;
 use super::{
@@ -41,11 +42,11 @@ impl Exchange<'_> {
         );
         // What is held already is judged before the origin is even spoken to.
         let first = window.push(begun).await?;
-        self.room = None;
         let size = body.size();
         let mut source = Streamed {
             window,
             first,
+            room: self.room.take(),
             trailers: None,
             ended: false,
             body,
@@ -176,8 +177,9 @@ async fn pump<S: Source>(source: &mut S, sink: &mut Sink<'_>) -> Result<(), Stop
 /// A body behind its look-behind window.
 struct Streamed<'a, B> {
     window: Window<'a>,
-    /// What the window has released already.
+    /// What the window has released already, and what it takes of the memory that all bodies share until it has left.
     first: Bytes,
+    room: Option<OwnedSemaphorePermit>,
     trailers: Option<Headers>,
     /// The window gave what it held to the end.
     ended: bool,
@@ -189,6 +191,7 @@ impl<B: RequestBody> Source for Streamed<'_, B> {
         if !self.first.is_empty() {
             return Ok(Piece::Data(std::mem::take(&mut self.first)));
         }
+        self.room = None;
         match self.body.frame().await.map_err(body_failed)? {
             Some(Frame::Data(data)) => self.window.push(data).await.map(Piece::Data),
             Some(Frame::Trailers(fields)) => {

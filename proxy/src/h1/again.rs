@@ -32,7 +32,7 @@ pub struct Forwarded {
 pub async fn forwarded(raw: &[u8], step: usize, authority: &str) -> Option<Forwarded> {
     let mut reader = Reader::new(Pieces { rest: raw, step }, BytesMut::new());
     let request = reader.head(SOON, parse::request).await.ok()??;
-    let (body, trailers) = whole(&mut reader, request.framing).await?;
+    let (body, trailers) = whole(&mut reader, request.framing, step).await?;
     let trailers = trailers.and_then(|mut fields| {
         fields.strip_trailers();
         Some(fields).filter(|fields| !fields.is_empty())
@@ -76,7 +76,7 @@ pub async fn relayed(raw: &[u8], step: usize, method: &Method) -> Option<Relayed
         return None;
     }
     let size = (framing != parse::Framing::Empty).then(|| reader.body(framing, SOON).size());
-    let (body, mut trailers) = whole(&mut reader, framing).await?;
+    let (body, mut trailers) = whole(&mut reader, framing, step).await?;
     head.strip(size.is_some());
     if let Some(fields) = &mut trailers {
         fields.strip_trailers();
@@ -101,8 +101,13 @@ pub async fn relayed(raw: &[u8], step: usize, method: &Method) -> Option<Relayed
 async fn whole<R: AsyncRead + Unpin>(
     reader: &mut Reader<R>,
     framing: parse::Framing,
+    step: usize,
 ) -> Option<(Vec<u8>, Option<Headers>)> {
     let mut body = reader.body(framing, SOON);
+    // As what is held: in one piece, as far as it is waited for.
+    if step > 1 {
+        body.gather(step.min(2048), 1 << 20).await.ok()?;
+    }
     let (mut data, mut trailers) = (Vec::new(), None);
     loop {
         match body.frame().await {
